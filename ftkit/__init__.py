@@ -1,0 +1,25 @@
+"""ftkit: the trainers, data path and evaluation behind an executable guide to fine-tuning language models.
+
+`import ftkit` loads neither torch nor transformers: every public name is imported when it is first used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load": "ftkit.models",
+    "LoRAConfig": "ftkit.training.config",
+    "LoRAFineTuner": "ftkit.training.lora",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)
