@@ -29,6 +29,6 @@ class MissingDependency(FtkitError, ImportError):
 
 
 def near_matches(name: str, known: Iterable[str], n: int = 3) -> str:
-    """" Did you mean 'a' or 'b'?" for the `known` names nearest to `name`; the empty string when none is near."""
+    """ " Did you mean 'a' or 'b'?" for the `known` names nearest to `name`; the empty string when none is near."""
     found = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""

@@ -1,0 +1,1 @@
+"""Checkers that a reader imports to test an answer."""

@@ -1,0 +1,1 @@
+"""Merged models, checked before they are called done."""

@@ -1,0 +1,1 @@
+"""How each parameter-efficient method is set up on PEFT."""

@@ -1,0 +1,1 @@
+"""The methods once more, small enough to read."""

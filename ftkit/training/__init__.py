@@ -1,0 +1,1 @@
+"""Trainers on PEFT and the Transformers Trainer."""

@@ -1,0 +1,160 @@
+"""The command line. A user's mistake is one sentence on stderr and exit code 2; a traceback is a bug of ours."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from ftkit.errors import FtkitError, near_matches
+from ftkit.fields import field_docs
+from ftkit.training.config import LoRAConfig
+
+
+@dataclass
+class Evaluate:
+    """Exact match of a model's answers on held-out rows, with its 95% interval, alone or against a baseline."""
+
+    model: str
+    """What to evaluate: `embedded`, `tiny-<family>`, a hub id, or a folder with a model or an adapter."""
+    data_dir: str = "tickets"
+    """Rows: a folder with test.jsonl, one .jsonl or .json file, or the name of a task that ships with ftkit."""
+    split: str = "test"
+    """Which split of the folder; a single file is taken whole."""
+    baseline: str | None = None
+    """A second model that answers the same prompts; the gain is then reported with its interval."""
+    num_samples: int | None = None
+    """Evaluate on the first so many rows only. Default: all."""
+    max_new_tokens: int = 64
+    """Longest answer in tokens."""
+    batch_size: int = 16
+    """Prompts answered at once."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "max_new_tokens", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise FtkitError(f"{name} must be above 0, not {value}.")
+
+
+@dataclass
+class Merge:
+    """Merge an adapter into its base: a model folder that needs no PEFT, verified before it is kept."""
+
+    run: str
+    """Folder of the adapter, as `ftkit train` wrote it."""
+    output_dir: str
+    """Folder of the merged model; must not exist or be empty."""
+    dtype: str = "float32"
+    """Precision of the saved weights: float32 keeps the whole update; bfloat16 and float16 halve the file and round."""
+
+
+def train_lora(config: LoRAConfig) -> None:
+    from ftkit.training.lora import LoRAFineTuner
+
+    metrics = LoRAFineTuner(config).train()
+    validation = f", validation {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
+    print(
+        f"{metrics['steps']} steps in {metrics['train_runtime']:.0f} s: training loss {metrics['train_loss']:.4f}"
+        f"{validation}; the adapter is in {config.output_dir}"
+    )
+
+
+def evaluate(options: Evaluate) -> None:
+    from ftkit.data.sources import load_data
+    from ftkit.errors import DataError
+    from ftkit.evaluation.answers import answer, exact_match
+    from ftkit.evaluation.uncertainty import paired_bootstrap, wilson
+    from ftkit.models import load
+
+    data = load_data(options.data_dir)
+    rows = data["train"] if list(data) == ["train"] else data.get(options.split)
+    if rows is None:
+        raise DataError(f"{options.data_dir} has no split {options.split!r}; it has {', '.join(data)}.")
+    rows, report = rows[: options.num_samples], {}
+    for role, name in (("model", options.model), ("baseline", options.baseline)):
+        if name is not None:
+            model, tokenizer = load(name, verbose=not options.json)
+            settings = {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size}
+            report[role] = answer(model, tokenizer, rows, exact_match, **settings).column("exact_match")
+    shares = {role: wilson(int(sum(hits)), len(hits)) for role, hits in report.items()}
+    gain = paired_bootstrap(report["baseline"], report["model"]) if options.baseline else None
+    if options.json:
+        result = {"rows": len(rows), **{role: dataclasses.asdict(share) for role, share in shares.items()}}
+        print(json.dumps(result | ({"gain": dataclasses.asdict(gain)} if gain else {})))
+        return
+    for role, share in shares.items():
+        print(f"{getattr(options, role)}: exact match {share} on {len(rows)} rows")
+    if gain:
+        certain = "" if gain.low > 0 or gain.high < 0 else "; an interval that holds 0 shows no difference"
+        print(f"gain over {options.baseline}: {gain}{certain}")
+
+
+def merge(options: Merge) -> None:
+    from ftkit.export.merge import merge_and_save
+
+    difference = merge_and_save(options.run, options.output_dir, options.dtype)
+    print(
+        f"merged into {options.output_dir}; reloaded, its logits differ by at most {difference:.2g} from the adapter's"
+    )
+
+
+COMMANDS: dict[str, tuple[type, Callable]] = {
+    "train lora": (LoRAConfig, train_lora),
+    "evaluate": (Evaluate, evaluate),
+    "merge": (Merge, merge),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: ftkit COMMAND [OPTIONS]\n")
+        for name, (options, _) in COMMANDS.items():
+            print(f"  {name:12} {options.__doc__.splitlines()[0]}")
+        print("\n`ftkit COMMAND --help` lists a command's options.")
+        return 0
+    try:
+        name = _command(arguments)
+        options, run = COMMANDS[name]
+        run(_parse(options, name, arguments[len(name.split()) :]))
+    except FtkitError as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ftkit: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _command(arguments: list[str]) -> str:
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name
+    given = " ".join(a for a in arguments[:2] if not a.startswith("-"))
+    raise FtkitError(f"there is no command {given!r}; there is {', '.join(COMMANDS)}.{near_matches(given, COMMANDS)}")
+
+
+def _parse(options: type, name: str, arguments: list[str]):
+    """An instance of the dataclass `options` from flags; its first field without a default is positional."""
+    import tyro
+
+    docs, fields, positional = field_docs(options), [], False
+    for field in dataclasses.fields(options):
+        kind = Annotated[field.type, tyro.conf.arg(help=docs[field.name])]
+        if field.default is dataclasses.MISSING and not positional:
+            argument = tyro.conf.arg(help=docs[field.name], metavar=field.name.upper())
+            kind, positional = tyro.conf.Positional[Annotated[field.type, argument]], True
+        fields.append((field.name, kind, dataclasses.field(default=field.default)))
+    # The flags are parsed into a plain copy of the class: its own checks then speak in their own words, below.
+    parsed = tyro.cli(
+        dataclasses.make_dataclass(options.__name__, fields),
+        prog=f"ftkit {name}",
+        description=options.__doc__,
+        args=arguments,
+    )
+    return options(**vars(parsed))

@@ -1,0 +1,15 @@
+"""The help text that stands below a dataclass field: one source for the command line, the book's tables and readers."""
+
+import ast
+import inspect
+import textwrap
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """Field name to the string literal below it, on one line, in the order of the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    docs = {}
+    for field, below in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            docs[field.target.id] = " ".join(below.value.value.split())
+    return docs

@@ -1,0 +1,91 @@
+"""The few training runs that the book rests on, made once and read by many chapters.
+
+A run is kept in the user's cache under the hash of everything that decides it: ftkit's training code, the data, the
+settings and the libraries' versions. Change one of them and it is made again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+
+from ftkit.data.sources import load_data
+from ftkit.errors import ConfigError, near_matches
+from ftkit.training.config import RUN_FILE, LoRAConfig
+
+RECIPES = {
+    # Support tickets to JSON: 160 of 640 rows, seen once. A high rate, because the run is short and the model small.
+    "lora": {
+        "data_dir": "tickets",
+        "lora_r": 8,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_ratio": 0.1,
+        "batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 40,
+        "max_seq_length": 256,
+        "logging_steps": 1,
+        "eval_steps": 20,
+        "save_steps": 20,
+    },
+}
+"""Settings by name; what is not named here is `LoRAConfig`'s default."""
+
+_DECIDES = ("data", "methods", "models", "training", "loss.py")
+"""Parts of ftkit whose code decides what a run learns."""
+
+
+def config(name: str, model_name: str = "embedded", **overrides) -> LoRAConfig:
+    """The recipe's configuration for `model_name`, with its folder in the cache as `output_dir`.
+
+    Args:
+        name: one of `RECIPES`.
+        model_name: as in `ftkit.load`.
+        overrides: fields to change; they are part of the run's hash.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}; there is {', '.join(RECIPES)}.{near_matches(name, RECIPES)}")
+    settings = {"model_name": model_name, **RECIPES[name], **overrides}
+    return LoRAConfig(**settings, output_dir=str(_cache() / f"{name}-{_digest(settings)}"))
+
+
+def fresh(name: str, model_name: str = "embedded", **overrides) -> LoRAConfig:
+    """`config`, after an earlier run under it was removed: for the chapter that makes the run in the open."""
+    made = config(name, model_name, **overrides)
+    shutil.rmtree(made.output_dir, ignore_errors=True)
+    return made
+
+
+def obtain(name: str, model_name: str = "embedded", **overrides) -> Path:
+    """The folder of the finished run; it is trained here and now where the cache lacks it."""
+    made = config(name, model_name, **overrides)
+    folder = Path(made.output_dir)
+    if not (folder / RUN_FILE).is_file():
+        from ftkit.training.lora import LoRAFineTuner
+
+        print(f"{folder.name} is not in the cache yet: training it")
+        LoRAFineTuner(fresh(name, model_name, **overrides)).train()
+    return folder
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("FTKIT_CACHE") or platformdirs.user_cache_dir("ftkit")) / "runs"
+
+
+def _digest(settings: dict) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps(load_data(settings["data_dir"]), sort_keys=True).encode())
+    digest.update(" ".join(version(name) for name in ("torch", "transformers", "peft")).encode())
+    package = Path(__file__).parent
+    for part in _DECIDES:
+        for source in sorted([package / part] if part.endswith(".py") else (package / part).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

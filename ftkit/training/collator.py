@@ -1,0 +1,36 @@
+"""Rows of different lengths become one batch, no wider than its longest row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ftkit.data.chat import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads `input_ids` and `labels` on the right, and masks what it added by position.
+
+    A token is padding because it stands behind the row's end, never because of its id: many models pad with the very
+    token that ends a turn (SmolLM2 does), and masking by id would leave them without a stop to learn.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels`, each (rows, longest row), int64."""
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": torch.full((len(rows), width), self.pad_token_id),
+            "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
+            "labels": torch.full((len(rows), width), IGNORE_INDEX),
+        }
+        for i, row in enumerate(rows):
+            n = len(row["input_ids"])
+            batch["input_ids"][i, :n] = torch.tensor(row["input_ids"])
+            batch["attention_mask"][i, :n] = 1
+            batch["labels"][i, :n] = torch.tensor(row["labels"])
+        # The first position has no predecessor to be predicted from.
+        batch["labels"][:, 0] = IGNORE_INDEX
+        return batch

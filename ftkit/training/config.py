@@ -1,0 +1,156 @@
+"""Configurations of the trainers. The text below a field is its help: on the command line, here, and in the book."""
+
+import math
+from dataclasses import dataclass
+
+from ftkit.errors import ConfigError, near_matches
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
+RUN_FILE = "ftkit_run.json"
+"""Record of a run, written last into its folder: its presence says that the run is whole."""
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+
+
+@dataclass
+class LoRAConfig:
+    """Everything a LoRA run needs. A configuration that contradicts itself is refused when it is made."""
+
+    model_name: str = "embedded"
+    """Base model: `embedded` (a real 135M model that needs no hub), `tiny-<family>`, a folder, or a hub id."""
+    torch_dtype: str = "auto"
+    """Precision of the frozen base: auto (bfloat16 where the hardware has it, float16 on older GPUs, else float32),
+    float32, bfloat16 or float16. What is trained is float32 in any case."""
+    attn_implementation: str = "auto"
+    """Attention: auto (FlashAttention 2 where it is installed and the GPU has it, else sdpa), sdpa, eager or
+    flash_attention_2."""
+    use_flash_attention: bool = True
+    """Whether auto may choose FlashAttention 2. It never fails for want of it."""
+    trust_remote_code: bool = False
+    """Run Python code that a hub repository brings. Off: a model's weights should not execute code."""
+
+    lora_r: int = 64
+    """Rank r of the update BA. An adapted d_out x d_in layer trains r (d_in + d_out) numbers."""
+    lora_alpha: float | None = None
+    """Scale: the update is multiplied by lora_alpha / r. Default 2 r, so that the factor stays 2 whatever the rank."""
+    lora_dropout: float = 0.0
+    """Dropout before A. Off: it costs memory and time, and shows no steady gain in one to three epochs."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the linear layers to adapt. Default: all of the family's attention and MLP layers, never the head."""
+    modules_to_save: tuple[str, ...] | None = None
+    """Modules trained whole beside LoRA. Default none: embeddings and head would be 15% of an 8B model, and are worth
+    it only when tokens were added."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r) instead. Off: at r 64 and alpha 128 the factor would be 16, not 2."""
+
+    learning_rate: float = 2e-4
+    """Peak learning rate. LoRA wants about ten times that of full fine-tuning."""
+    weight_decay: float = 0.01
+    """AdamW's decay, on matrices only."""
+    num_epochs: float = 3.0
+    """Passes over the training rows; max_steps, where given, wins."""
+    max_steps: int | None = None
+    """Optimizer steps in all, whatever the number of rows."""
+    batch_size: int = 8
+    """Rows a device takes at once."""
+    gradient_accumulation_steps: int = 4
+    """Batches whose gradients make one optimizer step; every trained token of the step weighs the same."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm where they exceed it."""
+    warmup_ratio: float = 0.03
+    """Share of the steps in which the learning rate rises from 0 (at least one step where it is above 0)."""
+    lr_scheduler_type: str = "cosine"
+    """Course of the learning rate after the warm-up: linear, cosine, constant or constant_with_warmup."""
+    use_lora_plus: bool = False
+    """LoRA+: a higher learning rate for B than for A. Off: the gain depends on the task, and the rate of A must then be
+    searched again."""
+    lora_plus_lambda: float = 16.0
+    """LoRA+'s ratio of B's learning rate to A's."""
+    use_gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: far less memory for a third to a half more time."""
+
+    data_dir: str = "./processed_data"
+    """Training data: a folder with train.jsonl (and validation.jsonl, test.jsonl), one .jsonl or .json file, or the
+    name of a task that ships with ftkit (tickets)."""
+    max_seq_length: int = 2048
+    """Longest row in tokens. A longer one is left out and counted, never cut: the cut would fall on its answer."""
+
+    output_dir: str = "./lora_finetuned_model"
+    """The run's folder: adapter, tokenizer, configuration, log and metrics."""
+    save_steps: int = 200
+    """Steps between checkpoints; a multiple of eval_steps, so that the best one can be kept."""
+    eval_steps: int = 100
+    """Steps between evaluations on the validation rows."""
+    logging_steps: int = 10
+    """Steps between two entries of the loss log."""
+    save_total_limit: int = 3
+    """Checkpoints kept, the best among them."""
+
+    project_name: str = "llm-lora-finetuning"
+    """Project under which Weights & Biases files the run."""
+    run_name: str | None = None
+    """Name of the run there."""
+    use_wandb: bool = False
+    """Report to Weights & Biases. Off: nothing leaves the machine unless it is asked to."""
+
+    seed: int = 42
+    """Seed of the adapter's initialisation, the order of rows and dropout."""
+
+    def __post_init__(self) -> None:
+        if self.lora_alpha is None:
+            self.lora_alpha = 2 * self.lora_r
+        _one_of("torch_dtype", self.torch_dtype, DTYPES)
+        _one_of("attn_implementation", self.attn_implementation, ATTENTION)
+        _one_of("lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be above 0, not {value!r}.")
+        for name in ("lora_dropout", "warmup_ratio"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must not be negative, but is {self.weight_decay!r}.")
+        if self.save_steps % self.eval_steps:
+            nearest = max(1, self.save_steps // self.eval_steps) * self.eval_steps
+            raise ConfigError(
+                f"save_steps={self.save_steps} is not a multiple of eval_steps={self.eval_steps}, so the best "
+                f"checkpoint could not be kept; set save_steps to {nearest}."
+            )
+        if self.attn_implementation == "flash_attention_2" and not self.use_flash_attention:
+            raise ConfigError(
+                "attn_implementation='flash_attention_2' contradicts use_flash_attention=False; drop one of them."
+            )
+        if self.use_wandb is False and self.run_name is not None:
+            raise ConfigError("run_name names a Weights & Biases run, but use_wandb is False; set it or drop run_name.")
+        both = set(self.target_modules or ()) & set(self.modules_to_save or ())
+        if both:
+            raise ConfigError(
+                f"{', '.join(sorted(both))} stands in target_modules and in modules_to_save; a module is either "
+                "adapted or trained whole, so drop it from one of them."
+            )
+        if self.target_modules is not None and not self.target_modules:
+            raise ConfigError("target_modules is empty, so nothing would be trained; name layers or leave it out.")
+
+
+_POSITIVE = (
+    "lora_r",
+    "lora_alpha",
+    "learning_rate",
+    "num_epochs",
+    "max_steps",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "lora_plus_lambda",
+    "max_seq_length",
+    "save_steps",
+    "eval_steps",
+    "logging_steps",
+    "save_total_limit",
+)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.{near_matches(value, allowed)}")

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from ftkit.data import load_data
+from ftkit.data.sources import SPLITS, read_rows, to_messages
+from ftkit.errors import DataError
+
+GOOD = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_formats_meet_in_one():
+    turns = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    assert to_messages({"prompt": "q", "completion": "a"}) == turns
+    assert to_messages({"instruction": "q", "output": "a"}) == turns
+    assert to_messages({"instruction": "q", "input": "", "output": "a"}) == turns
+    assert to_messages(turns) == turns
+
+
+def test_e7_6_the_input_column_reaches_the_user_turn():
+    row = to_messages({"instruction": "Translate.", "input": "chat", "output": "cat"})
+    assert row["messages"][0]["content"] == "Translate.\n\nchat"
+
+
+def test_json_array_and_lines_give_the_same_rows(tmp_path):
+    lines = write(tmp_path / "a.jsonl", json.dumps(GOOD) + "\n\n" + json.dumps(GOOD) + "\n")
+    array = write(tmp_path / "a.json", json.dumps([GOOD, GOOD]))
+    assert read_rows(lines) == read_rows(array) == [GOOD, GOOD]
+
+
+def test_line_separators_inside_a_string_do_not_cut_a_row(tmp_path):
+    row = {"prompt": "a\u2028b\x85c", "completion": "d"}
+    assert len(read_rows(write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False)))) == 1
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    assert read_rows(write(tmp_path / "a.jsonl", json.dumps(GOOD), "utf-8-sig")) == [GOOD]
+
+
+def test_a_folder_gives_its_splits_and_a_file_gives_train(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.jsonl", json.dumps(GOOD))
+    assert list(load_data(tmp_path)) == ["train", "test"]
+    assert list(load_data(tmp_path / "test.jsonl")) == ["train"]
+
+
+def test_the_shipped_task_loads_by_name():
+    assert tuple(load_data("tickets")) == SPLITS
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.jsonl", "", "empty"),
+        ("a.json", "", "empty"),
+        ("a.json", "[]", "empty"),
+        ("a.jsonl", json.dumps(GOOD) + "\n{broken\n", "line 2, column 2: not valid JSON"),
+        ("a.json", '[\n{"a": 1},\n{]', "line 3"),
+        ("a.json", json.dumps(GOOD) + "\n" + json.dumps(GOOD), "one object a line is named .jsonl"),
+        ("a.json", json.dumps({"rows": [GOOD]}), "array"),
+        ("a.jsonl", json.dumps(GOOD) + "\n" + json.dumps({"text": "x"}), "line 2: has the fields 'text'"),
+        ("a.jsonl", "[1]", "line 1: a row must be a JSON object"),
+        ("a.jsonl", json.dumps({"messages": []}), "line 1: messages must be"),
+        ("a.jsonl", json.dumps({"messages": [{"role": "bot", "content": "x"}]}), "role 'bot'"),
+        ("a.jsonl", json.dumps({"messages": [{"role": "user", "content": "x"}]}), "last message is the user's"),
+        ("a.jsonl", json.dumps({"prompt": "x", "completion": None}), "message 2 (assistant) has no text"),
+        ("a.jsonl", json.dumps({"prompt": "x", "completion": " \n"}), "answer is empty"),
+        ("a.csv", "a,b", "'.csv'"),
+    ],
+)
+def test_what_is_wrong_and_where(tmp_path, name, text, says):
+    path = write(tmp_path / name, text)
+    with pytest.raises(DataError) as error:
+        load_data(path)
+    assert says in str(error.value) and name in str(error.value)
+
+
+def test_bytes_that_are_not_utf8_are_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"prompt": "\xff"}')
+    with pytest.raises(DataError, match="not UTF-8 at byte 12"):
+        load_data(path)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path):
+    write(tmp_path / "train.jsonl", "x")
+    with pytest.raises(DataError, match="does not exist.*Did you mean 'train.jsonl'"):
+        load_data(tmp_path / "trian.jsonl")
+    with pytest.raises(DataError, match="Did you mean 'tickets'"):
+        load_data("ticket")
+
+
+def test_a_folder_without_splits_says_what_it_needs(tmp_path):
+    with pytest.raises(DataError, match="holds none of train.jsonl"):
+        load_data(tmp_path)

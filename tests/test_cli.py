@@ -1,0 +1,99 @@
+"""The command line as a user meets it: what it prints, and that a mistake is one sentence and exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ftkit.cli import COMMANDS, main
+from ftkit.fields import field_docs
+
+TRAIN = ["train", "lora", "--model-name", "tiny-smollm", "--lora-r", "4", "--max-steps", "2", "--logging-steps", "1"]
+
+
+@pytest.fixture
+def data(tmp_path, rows):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, chosen in (("train", rows[:8]), ("test", rows[8:])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    return folder
+
+
+def fails(capsys, *arguments) -> str:
+    """Exit code 2, nothing on stdout after the fault, and one line on stderr without a traceback."""
+    assert main(list(map(str, arguments))) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("ftkit: ") and "Traceback" not in error
+    return error
+
+
+def test_train_evaluate_and_merge(data, tmp_path, capsys):
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    assert main([*TRAIN, "--data-dir", str(data), "--output-dir", str(run)]) == 0
+    assert "2 steps in" in capsys.readouterr().out
+    base = ["--baseline", "tiny-smollm", "--data-dir", str(data), "--max-new-tokens", "4"]
+    assert main(["evaluate", str(run), *base, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"] == 4 and set(report) == {"rows", "model", "baseline", "gain"}
+    assert main(["evaluate", str(run), *base]) == 0
+    assert "an interval that holds 0 shows no difference" in capsys.readouterr().out
+    assert main(["merge", str(run), "--output-dir", str(merged)]) == 0
+    assert (merged / "model.safetensors").is_file()
+
+
+def test_a_model_that_does_not_exist_is_named_with_near_matches(data, tmp_path, capsys):
+    error = fails(capsys, *TRAIN, "--model-name", "tiny-lama3", "--data-dir", data, "--output-dir", tmp_path / "o")
+    assert "tiny-lama3" in error and "'tiny-llama3'" in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_data_that_is_missing_empty_or_broken(data, tmp_path, capsys):
+    out = ["--output-dir", tmp_path / "o"]
+    assert "does not exist" in fails(capsys, *TRAIN, "--data-dir", tmp_path / "nowhere.jsonl", *out)
+    (data / "train.jsonl").write_text("")
+    assert "train.jsonl is empty" in fails(capsys, *TRAIN, "--data-dir", data, *out)
+    (data / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
+    assert "train.jsonl, line 2, column" in fails(capsys, *TRAIN, "--data-dir", data, *out)
+
+
+def test_a_configuration_that_contradicts_itself(capsys):
+    error = fails(capsys, "train", "lora", "--attn-implementation", "flash_attention_2", "--no-use-flash-attention")
+    assert "contradicts use_flash_attention=False" in error
+
+
+def test_evaluate_and_merge_say_what_they_miss(data, tmp_path, capsys):
+    assert "no split 'validation'" in fails(
+        capsys, "evaluate", "tiny-smollm", "--data-dir", data, "--split", "validation"
+    )
+    assert "num_samples must be above 0" in fails(capsys, "evaluate", "tiny-smollm", "--num-samples", "0")
+    assert "holds no adapter" in fails(capsys, "merge", data, "--output-dir", tmp_path / "m")
+
+
+def test_an_unknown_command_is_named_with_near_matches(capsys):
+    assert "Did you mean 'train lora'" in fails(capsys, "train", "lroa")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "lora", "--lora-rr", "3"], ["train", "lora", "--lora-r", "x"], ["merge"]]
+)
+def test_a_wrong_flag_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_is_the_text_beside_the_field(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([*command.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert exit.value.code == 0
+    assert all(" ".join(text.split()[:4]) in shown for text in field_docs(COMMANDS[command][0]).values())
+
+
+def test_the_installed_command_runs_without_torch_for_its_help():
+    code = "import sys; sys.argv = ['ftkit']; from ftkit.cli import main; main(); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "train lora" in out and out.strip().endswith("False")

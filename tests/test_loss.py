@@ -1,0 +1,86 @@
+"""The loss against the plain one: all logits, one cross-entropy."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ftkit.loss import causal_lm_loss, trained_positions_only
+from ftkit.models import load
+
+FAMILIES = ["llama3", "llama4", "qwen3", "qwen3-moe", "deepseek-v3.2", "gemma3", "gemma3-vision", "smollm"]
+
+
+def plain(hidden, labels, head):
+    logits = head(hidden)[:, :-1].float()
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20), rows=st.integers(1, 4), length=st.integers(2, 9), chunk=st.integers(1, 12))
+def test_equals_the_plain_loss_and_its_gradients_for_any_mask_and_chunk(seed, rows, length, chunk):
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(6, 11, bias=False, dtype=torch.float64)
+    hidden = torch.randn(rows, length, 6, generator=generator, dtype=torch.float64)
+    labels = torch.randint(11, (rows, length), generator=generator)
+    labels[torch.rand(rows, length, generator=generator) < 0.5] = -100
+    got, want = (hidden.clone().requires_grad_() for _ in range(2))
+    loss = causal_lm_loss(got, labels, head, num_items_in_batch=7, chunk_tokens=chunk)
+    reference = plain(want, labels, head) / 7
+    torch.testing.assert_close(loss, reference.to(loss.dtype), atol=1e-6, rtol=1e-6)
+    gradient = torch.autograd.grad(loss, [got, head.weight], allow_unused=True, retain_graph=True)
+    expected = torch.autograd.grad(reference, [want, head.weight], allow_unused=True)
+    torch.testing.assert_close(gradient[0], expected[0], atol=1e-6, rtol=1e-5)
+    if (labels[:, 1:] != -100).any():
+        torch.testing.assert_close(gradient[1], expected[1], atol=1e-6, rtol=1e-5)
+
+
+def test_without_a_denominator_it_is_the_mean_over_trained_tokens():
+    hidden, head = torch.randn(2, 5, 3), nn.Linear(3, 4)
+    labels = torch.tensor([[0, 1, -100, 2, 3], [-100, -100, -100, -100, 1]])
+    torch.testing.assert_close(causal_lm_loss(hidden, labels, head), plain(hidden, labels, head) / 4)
+
+
+def test_a_batch_with_nothing_to_train_gives_zero_and_a_gradient():
+    hidden = torch.randn(1, 3, 4, requires_grad=True)
+    loss = causal_lm_loss(hidden, torch.full((1, 3), -100), nn.Linear(4, 5))
+    loss.backward()
+    assert loss.item() == 0 and not hidden.grad.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_the_model_it_equals_the_models_own_loss(family):
+    model, _ = load(f"tiny-{family}", verbose=False)
+    ids = torch.arange(60).reshape(2, 30) % 200 + 10
+    labels = ids.clone()
+    labels[0, :12], labels[1, 20:] = -100, -100
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    if family == "gemma3-vision":
+        batch["token_type_ids"] = torch.zeros_like(ids)
+    own = model(**batch).loss
+    with trained_positions_only(model):
+        ours = model(**batch)
+    assert set(ours) == {"loss"}
+    torch.testing.assert_close(ours["loss"], own, atol=1e-6, rtol=1e-6)
+
+
+def test_outside_the_block_the_model_is_as_it_was():
+    model, _ = load("tiny-llama3", verbose=False)
+    ids = torch.arange(10)[None] + 20
+    before = model(ids).logits
+    with trained_positions_only(model):
+        torch.testing.assert_close(model(ids).logits, before)
+    assert "forward" not in vars(model)
+    torch.testing.assert_close(copy.deepcopy(model)(ids, labels=ids).logits, before)
+
+
+def test_the_final_soft_cap_is_applied():
+    model, _ = load("tiny-gemma3", verbose=False)
+    model.config.final_logit_softcapping = 0.5
+    ids = torch.arange(10)[None] + 20
+    own = model(ids, labels=ids).loss
+    with trained_positions_only(model):
+        torch.testing.assert_close(model(ids, labels=ids)["loss"], own)

@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ftkit import recipes
+from ftkit.errors import ConfigError
+
+TINY = {"max_steps": 2, "eval_steps": 2, "save_steps": 2, "max_seq_length": 1024}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_run_is_made_once_and_then_read():
+    folder = recipes.obtain("lora", "tiny-smollm", **TINY)
+    made = (folder / recipes.RUN_FILE).stat().st_mtime_ns
+    assert recipes.obtain("lora", "tiny-smollm", **TINY) == folder
+    assert (folder / recipes.RUN_FILE).stat().st_mtime_ns == made
+    assert json.loads((folder / recipes.RUN_FILE).read_text())["config"]["lora_r"] == 8
+
+
+def test_an_interrupted_run_is_made_again():
+    folder = Path(recipes.config("lora", "tiny-smollm", **TINY).output_dir)
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"half")
+    assert recipes.obtain("lora", "tiny-smollm", **TINY) == folder and (folder / recipes.RUN_FILE).is_file()
+
+
+def test_settings_decide_the_folder():
+    folders = {recipes.config("lora", m, **o).output_dir for m in ("tiny-smollm", "tiny-qwen3") for o in ({}, TINY)}
+    assert len(folders) == 4
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(ConfigError, match="Did you mean 'lora'"):
+        recipes.config("lorra")
