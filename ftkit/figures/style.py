@@ -1,8 +1,12 @@
 """One look for every figure: transparent SVG in mid-grey ink, legible on a light and on a dark page."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ftkit.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#7f8790"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#14b8a6")
@@ -53,3 +57,12 @@ def use_style() -> None:
             from matplotlib_inline.backend_inline import set_matplotlib_formats
 
             set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def show(figure: "Figure", alt: str) -> None:
+    """Display `figure` in a notebook, described by `alt` for those who cannot see it, and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    display(figure, metadata={"image/svg+xml": {"alt": alt}})
+    plt.close(figure)

@@ -28,9 +28,9 @@ def test_float32_keeps_the_logits_and_bfloat16_says_what_it_rounds(adapter, tmp_
 
 
 def test_a_wrong_merge_is_refused_and_leaves_nothing(adapter, tmp_path, monkeypatch):
-    from peft import PeftModel
+    from peft import LoraModel
 
-    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self, **_: self.unload())  # drops the adapter instead
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())  # drops the adapter instead
     with pytest.raises(ModelError, match="merge is wrong"):
         merge_and_save(adapter, tmp_path / "merged")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]

@@ -163,7 +163,7 @@ def test_ftkit_loads_the_run_by_its_folder(tuner):
 
 def test_merging_gives_the_adapters_logits(tuner, tmp_path):
     assert tuner.merge_and_save(tmp_path / "merged") < 1e-4
-    merged, _ = load(str(tmp_path / "merged"), verbose=False)
+    merged, _ = load(str(tmp_path / "merged"), dtype="float32", verbose=False)
     ids = torch.arange(20)[None] + 30
     with torch.no_grad():
         torch.testing.assert_close(merged(ids).logits, tuner.model(ids).logits, atol=1e-5, rtol=1e-4)
