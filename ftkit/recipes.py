@@ -6,15 +6,13 @@ settings and the libraries' versions. Change one of them and it is made again.
 
 import hashlib
 import json
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-import platformdirs
-
 from ftkit.data.sources import load_data
 from ftkit.errors import ConfigError, near_matches
+from ftkit.models.embedded import cache_root
 from ftkit.training.config import RUN_FILE, LoRAConfig
 
 RECIPES = {
@@ -54,7 +52,7 @@ def config(name: str, model_name: str = "embedded", **overrides) -> LoRAConfig:
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; there is {', '.join(RECIPES)}.{near_matches(name, RECIPES)}")
     settings = {"model_name": model_name, **RECIPES[name], **overrides}
-    return LoRAConfig(**settings, output_dir=str(_cache() / f"{name}-{_digest(settings)}"))
+    return LoRAConfig(**settings, output_dir=str(cache_root() / "runs" / f"{name}-{_digest(settings)}"))
 
 
 def fresh(name: str, model_name: str = "embedded", **overrides) -> LoRAConfig:
@@ -74,10 +72,6 @@ def obtain(name: str, model_name: str = "embedded", **overrides) -> Path:
         print(f"{folder.name} is not in the cache yet: training it")
         LoRAFineTuner(fresh(name, model_name, **overrides)).train()
     return folder
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("FTKIT_CACHE") or platformdirs.user_cache_dir("ftkit")) / "runs"
 
 
 def _digest(settings: dict) -> str:

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 
 from ftkit.errors import ConfigError, near_matches
+from ftkit.models.precision import ATTENTIONS, DTYPES
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
 RUN_FILE = "ftkit_run.json"
 """Record of a run, written last into its folder: its presence says that the run is whole."""
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -100,7 +99,7 @@ class LoRAConfig:
         if self.lora_alpha is None:
             self.lora_alpha = 2 * self.lora_r
         _one_of("torch_dtype", self.torch_dtype, DTYPES)
-        _one_of("attn_implementation", self.attn_implementation, ATTENTION)
+        _one_of("attn_implementation", self.attn_implementation, ATTENTIONS)
         _one_of("lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
         for name in _POSITIVE:
             value = getattr(self, name)

@@ -204,12 +204,19 @@ class LoRAFineTuner:
             result = self.trainer.train()
             metrics = {"train_loss": result.training_loss, "train_runtime": result.metrics["train_runtime"]}
             if "validation" in self.dataset:
-                metrics |= self.trainer.evaluate()
+                metrics |= self._evaluation()
         self.model.eval()
         metrics["steps"] = self.trainer.state.global_step
         metrics["total_runtime"] = time.perf_counter() - started
         self._save(output, metrics)
         return metrics
+
+    def _evaluation(self) -> dict[str, float]:
+        """The validation metrics of the weights that training ended with, from the log where they stand in it."""
+        state = self.trainer.state
+        if state.best_global_step == state.global_step:
+            return next(e for e in reversed(self.history) if "eval_loss" in e)
+        return self.trainer.evaluate()
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -1,0 +1,79 @@
+"""Chapter 9 on a tiny model: that it runs, and that what it computed is right. Its scores are the book's, not ours."""
+
+import json
+
+import pytest
+
+from book.execute import execute, results
+from book.freshness import NOTEBOOKS
+
+TINY = {"MODEL": "tiny-smollm", "MAX_STEPS": 12, "TEST_ROWS": 6, "MAX_SEQ_LENGTH": 1024}
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
+    return execute(NOTEBOOKS / "09_lora_in_practice.ipynb", folder, TINY, env={"FTKIT_CACHE": str(folder / "cache")})
+
+
+@pytest.fixture(scope="module")
+def computed(notebook):
+    return results(notebook)
+
+
+def printed(notebook, cell_id: str) -> str:
+    cell = next(cell for cell in notebook.cells if cell.id == cell_id)
+    return "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
+
+
+def test_the_layer_from_scratch_is_pefts(computed):
+    assert computed["peft_difference"] < 1e-6
+
+
+def test_e5_2_the_count_is_the_sum_over_both_sides_of_each_layer(computed):
+    assert computed["formula"] == computed["trainable"] > 0
+
+
+def test_the_loss_falls_on_training_and_validation_rows(computed):
+    assert computed["losses"][-1] < computed["losses"][0] and len(computed["losses"]) == computed["steps"] == 12
+    assert computed["validation_losses"][-1] < computed["losses"][0]
+
+
+def test_the_adapter_survives_saving_and_merging(computed):
+    assert computed["reload_difference"] < 1e-5 and computed["merge_difference"] < 1e-4
+
+
+def test_three_models_answer_the_same_rows_and_the_gain_is_their_difference(computed):
+    base, shown, tuned = computed["exact_match"].values()
+    estimate, low, high = computed["gain"]
+    assert estimate == pytest.approx(tuned - max(base, shown)) and low <= estimate <= high
+    assert computed["test_rows"] == 6
+
+
+def test_the_page_shows_what_is_trained(notebook):
+    shown = printed(notebook, "mask-code")
+    answer = json.loads(shown.splitlines()[1].removesuffix("<|im_end|>"))
+    assert set(answer) == {"name", "city", "product", "order", "issue", "contact"}
+    assert "the last one: ['<|im_end|>']" in shown
+
+
+def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
+    stub = next(cell for cell in notebook.cells if cell.id == "exercise-code")
+    assert "Not yet" in stub.outputs[0]["data"]["text/plain"]
+    assert computed["verdict"].startswith("Right")
+
+
+def test_every_figure_has_its_own_description(notebook):
+    alts = [
+        out.metadata["image/svg+xml"]["alt"]
+        for cell in notebook.cells
+        for out in cell.get("outputs", [])
+        if "image/svg+xml" in out.get("data", {})
+    ]
+    assert len(alts) == len(set(alts)) == 2 and all(len(alt.split()) > 8 for alt in alts)
+
+
+def test_cells_are_small(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and not set(cell.metadata.get("tags", [])) & {"remove-cell", "colab-install"}:
+            assert len(cell.source.splitlines()) <= 10, cell.id

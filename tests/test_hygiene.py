@@ -1,0 +1,33 @@
+"""Rules of the house that a program can see."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize("arguments", [("check", "."), ("format", "--check", "ftkit", "tests", "book")])
+def test_ruff_has_nothing_to_say(arguments):
+    done = subprocess.run([BIN / "ruff", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_outputs(path):
+    nb = nbformat.read(path, nbformat.NO_CONVERT)
+    for cell in nb.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None, cell.id
+    assert len({cell.id for cell in nb.cells}) == len(nb.cells)
+    assert nb.metadata.kernelspec.name == "python3" and "papermill" not in nb.metadata
+    tags = [tag for cell in nb.cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == 1
+
+
+def test_no_file_of_the_package_is_too_long_to_read():
+    for path in (ROOT / "ftkit").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 450, path
