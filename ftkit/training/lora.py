@@ -191,7 +191,8 @@ class LoRAFineTuner:
             ConfigError: `output_dir` already holds a run; it is never overwritten.
         """
         output = Path(self.config.output_dir)
-        if output.exists() and any(output.iterdir()):
+        # One process asks for all: the others would find the folder that the first has made by then.
+        if int(os.environ.get("RANK", 0)) == 0 and output.exists() and any(output.iterdir()):
             raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to run again.")
         started = time.perf_counter()
         if self.model is None:
@@ -208,7 +209,8 @@ class LoRAFineTuner:
         self.model.eval()
         metrics["steps"] = self.trainer.state.global_step
         metrics["total_runtime"] = time.perf_counter() - started
-        self._save(output, metrics)
+        if self.trainer.is_world_process_zero():
+            self._save(output, metrics)
         return metrics
 
     def _evaluation(self) -> dict[str, float]:

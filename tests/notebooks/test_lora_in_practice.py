@@ -7,7 +7,8 @@ import pytest
 from book.execute import execute, results
 from book.freshness import NOTEBOOKS
 
-TINY = {"MODEL": "tiny-smollm", "MAX_STEPS": 12, "TEST_ROWS": 6, "MAX_SEQ_LENGTH": 1024}
+STEPS = {"max_steps": 12, "eval_steps": 6, "save_steps": 6, "max_seq_length": 1024}
+TINY = {"MODEL": "tiny-smollm", "TEST_ROWS": 6, "OVERRIDES": STEPS}
 
 
 @pytest.fixture(scope="module")
