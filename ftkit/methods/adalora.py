@@ -40,6 +40,7 @@ class AdaLoRA(Adapter):
     """
 
     keeps_best = False  # only the last steps have the ranks that were asked for
+    whole_weights = True
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class AdaLoRA(Adapter):
         """Add the regulariser's gradient."""
         parameters = [p for name, p in self.model.named_parameters() if p.requires_grad and _is_factor(name)]
         for parameter, gradient in zip(parameters, torch.autograd.grad(self.regulariser(), parameters), strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            parameter.grad.add_(gradient)
 
     def after_step(self, step: int) -> None:
         """Update the importance scores and take away the ranks that are over budget."""

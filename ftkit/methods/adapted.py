@@ -162,8 +162,10 @@ def is_quantised(model: "nn.Module") -> bool:
 
 def saving(model: "PreTrainedModel", modules_to_save: list[str] | None) -> dict:
     """PEFT's arguments for modules trained whole; of tied embeddings one copy is trained, and they stay tied."""
-    tied = bool(modules_to_save) and model.config.get_text_config().tie_word_embeddings
-    return {"modules_to_save": list(modules_to_save) if modules_to_save else None, "ensure_weight_tying": tied}
+    names, ends = list(modules_to_save or ()), (model.get_input_embeddings(), model.get_output_embeddings())
+    saved = [m for name, m in model.named_modules() if any(_ends(name, target) for target in names)]
+    tied = model.config.get_text_config().tie_word_embeddings and any(m is end for m in saved for end in ends)
+    return {"modules_to_save": names or None, "ensure_weight_tying": tied}
 
 
 def _base(model: "nn.Module") -> "nn.Module":

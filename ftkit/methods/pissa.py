@@ -25,6 +25,8 @@ class PiSSA(Adapter):
     residual is rounded, once.
     """
 
+    whole_weights = True
+
     @torch.no_grad()
     def __init__(self, model: "PreTrainedModel", **arguments) -> None:
         super().__init__(attach_lora(model, **arguments))

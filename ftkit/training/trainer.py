@@ -6,6 +6,7 @@ import time
 import torch
 from transformers import Trainer, TrainerCallback
 
+from ftkit.errors import ConfigError
 from ftkit.loss import IGNORE_INDEX
 from ftkit.methods.adapter import Adapter, AdapterCallback
 
@@ -16,10 +17,18 @@ class TokenTrainer(Trainer):
     Args:
         adapter: its model is trained; it acts around each step, and writes and restores the checkpoints.
         arguments: of `Trainer`, but the model.
+
+    Raises:
+        ConfigError: the weights are sharded, and the method needs them whole.
     """
 
     def __init__(self, adapter: Adapter, **arguments) -> None:
         super().__init__(model=adapter.model, **arguments)
+        if adapter.whole_weights and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ConfigError(
+                f"{type(adapter).__name__} works on whole weight matrices, which FSDP and DeepSpeed cut into pieces; "
+                "train it on one device or with DDP."
+            )
         self.adapter = adapter
         self.add_callback(AdapterCallback(adapter))
 
@@ -59,7 +68,10 @@ class TokenTrainer(Trainer):
         self.adapter.save(output_dir or self.args.output_dir, state_dict)
 
     def _load_best_model(self) -> None:
-        self.adapter.restore(self.state.best_model_checkpoint, self.state.best_global_step)
+        if self.adapter.whole_weights:
+            self.adapter.restore(self.state.best_model_checkpoint, self.state.best_global_step)
+        else:
+            super()._load_best_model()
 
 
 class Progress(TrainerCallback):

@@ -6,6 +6,7 @@ from peft import LoraConfig, get_peft_model
 from ftkit.errors import ConfigError
 from ftkit.methods.adapted import adapted_layers, check_adapted, summary, wanted_layers
 from ftkit.methods.by_name import attach
+from ftkit.methods.registry import METHODS
 from ftkit.models import load, lora_targets
 from ftkit.models.families import LoraTargets
 from ftkit.models.tiny import TINY
@@ -43,6 +44,25 @@ def test_e9_6_layers_that_peft_leaves_out_in_silence_are_an_error(name):
         check_adapted(silent, wanted)
     with pytest.raises(ConfigError, match="was asked for and not adapted"):
         attach(base, "lora", r=4, target_modules=MLP)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "fused_experts" in method.refuses])
+def test_a_method_that_refuses_experts_takes_the_attention_beside_them(method, tmp_path):
+    """As the message proposes; the latent attention of DeepSeek, saved and loaded again."""
+    import torch
+
+    names = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
+    base, _ = load("tiny-deepseek-v3.2", verbose=False)
+    adapter = attach(base, method, r=4, target_modules=names)
+    assert len(adapted_layers(adapter.model)) == 5 * 3
+    with torch.no_grad():
+        for parameter in adapter.model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1
+        adapter.save(str(tmp_path))
+        ids = torch.arange(20)[None] + 30
+        loaded, _ = load(str(tmp_path), verbose=False)
+        torch.testing.assert_close(loaded(ids).logits, adapter.model.eval()(ids).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_a_layer_that_was_not_asked_for_is_an_error():
@@ -85,6 +105,13 @@ def test_e3_3_tied_embeddings_stay_tied_when_one_of_them_is_trained(name):
     assert torch.equal(merged.get_input_embeddings().weight, merged.get_output_embeddings().weight)
     assert not torch.equal(merged.get_input_embeddings().weight, load("tiny-smollm", verbose=False)[0].lm_head.weight)
     torch.testing.assert_close(merged(ids).logits, before, atol=1e-5, rtol=1e-5)
+
+
+def test_a_module_that_is_no_embedding_is_trained_whole_on_a_tied_model():
+    base, _ = load("tiny-smollm", verbose=False)
+    model = attach(base, "lora", r=4, modules_to_save=["norm"]).model
+    assert not model.peft_config["default"].ensure_weight_tying
+    assert [name for name, p in model.named_parameters() if p.requires_grad and "norm.modules_to_save" in name]
 
 
 def test_vera_refuses_to_untie():

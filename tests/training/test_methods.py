@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from ftkit.errors import ConfigError
+from ftkit.methods.by_name import attach
 from ftkit.methods.registry import METHODS
 from ftkit.models import load
 from ftkit.training.config import RUN_FILE, LoRAConfig
 from ftkit.training.lora import LoRAFineTuner
+from ftkit.training.trainer import TokenTrainer
 
 IDS = torch.arange(20)[None] + 30
 
@@ -128,6 +131,20 @@ def test_the_two_switches_of_the_guide_still_work():
     assert LoRAConfig(use_rslora=True).method == "lora" and LoRAConfig(method="rslora").use_rslora
     assert LoRAConfig(use_lora_plus=True).method == "lora" and LoRAConfig(method="lora+").use_lora_plus
     assert LoRAConfig(method="dora", use_rslora=True, use_lora_plus=True).lora_alpha == 16
+
+
+@pytest.mark.parametrize("method", ["delta-lora", "pissa", "adalora"])
+def test_sharded_weights_are_refused_where_whole_ones_are_needed(method, tmp_path, monkeypatch):
+    original = Trainer.create_accelerator_and_postprocess
+
+    def sharded(self):
+        original(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    adapter = attach(load("tiny-smollm", verbose=False)[0], method, r=4)
+    with pytest.raises(ConfigError, match="train it on one device or with DDP"):
+        TokenTrainer(adapter, args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
 
 
 def test_a_run_too_short_for_its_method_is_refused_before_it_trains(rows, tmp_path):
