@@ -249,7 +249,32 @@ def test_a_quantised_base_is_refused_where_it_would_have_to_change(lab, method):
         attach(base, method, r=4)
 
 
+@pytest.mark.parametrize("model", ["tiny-qwen3", "tiny-gemma3", "tiny-gemma3-vision", "tiny-smollm"])
+@every
+def test_reload_and_merge_on_every_dense_family(lab, method, model, tmp_path):
+    from ftkit.models import load
+
+    adapter = lab.production(method, model=model)
+    lab.disturb(adapter.model)
+    adapter.save(str(tmp_path))
+    before = lab.logits(adapter.model)
+    loaded, _ = load(str(tmp_path), verbose=False)
+    torch.testing.assert_close(lab.logits(loaded), before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(lab.logits(loaded.merge_and_unload()), before, atol=1e-5, rtol=1e-5)
+    assert (before - lab.logits(lab.base(model))).abs().max() > 1e-2
+
+
+@every
+def test_the_formula_that_is_shown_is_the_one_that_counts(method):
+    shown = METHODS[method].trains.replace("r_0", "r0")
+    for part in ("(", "d_out"):
+        shown = shown.replace(f"r {part}", f"r * {part}").replace(f"r0 {part}", f"r0 * {part}")
+    assert eval(shown, {"r": 10, "r0": 15, "d_in": 7, "d_out": 5}) == trained_numbers(method, 10, 7, 5)
+
+
 def test_the_table_is_whole():
+    for column in PROPERTIES:
+        assert any(name.startswith("test_" + column.replace(" ", "_")) for name in globals()), column
     assert set(MAY_BE_REFUSED) < set(PROPERTIES) and set(MAY_BE_REFUSED) < set(FEATURES)
     assert all(not cell(m, c) for m in METHODS for c in PROPERTIES if c not in MAY_BE_REFUSED)
     for method in METHODS.values():
