@@ -1,4 +1,4 @@
-r"""LoRA on PEFT: which modules, and whether they were really adapted.
+r"""LoRA on PEFT, and its variants that differ in an argument: rsLoRA and DoRA.
 
 Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685, equation 3: a frozen
 :math:`W_0 \in \mathbb{R}^{d_{out} \times d_{in}}` becomes :math:`W_0 + \frac{\alpha}{r} B A` with
@@ -7,8 +7,8 @@ Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.0968
 
 from typing import TYPE_CHECKING
 
-from ftkit.errors import ConfigError, near_matches
-from ftkit.models.families import lora_targets
+from ftkit.errors import ConfigError
+from ftkit.methods.adapted import resolve_targets, saving, wrap
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,6 +24,7 @@ def attach_lora(
     target_modules: list[str] | None = None,
     modules_to_save: list[str] | None = None,
     use_rslora: bool = False,
+    use_dora: bool = False,
     seed: int = 42,
 ) -> "PeftModel":
     """Freeze `model` and put LoRA beside its linear layers; the adapters are fp32 whatever the base is.
@@ -33,51 +34,34 @@ def attach_lora(
         r: rank.
         lora_alpha: scale; the update is multiplied by `lora_alpha / r` (by `lora_alpha / sqrt(r)` under `use_rslora`).
         target_modules: suffixes of module names; `None` takes the family's table, which also covers fused experts.
-        modules_to_save: modules trained whole and saved with the adapter.
+        modules_to_save: modules trained whole and saved with the adapter. Tied embeddings stay tied.
+        use_rslora: arXiv 2312.03732.
+        use_dora: a trained length for each row of the weight, arXiv 2402.09353, equation 5.
         seed: of the random A; the global random state is left as it was.
 
     Raises:
-        ConfigError: a target names no linear layer of the model, or dropout meets a family whose MLPs are adapted as
-            parameters (PEFT computes W + BA there, so there is no input to drop).
+        ConfigError: a target names no linear layer of the model, PEFT adapted other layers than were asked for, or
+            dropout or DoRA meets a family whose MLPs are adapted as parameters (PEFT computes W + BA there, so there
+            is no input to drop and no row to rescale).
     """
-    import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    if target_modules is None:
-        targets = lora_targets(model)
-        names, parameters, exclude = targets.target_modules, targets.target_parameters, targets.exclude_modules
-    else:
-        _check_targets(model, target_modules)
-        names, parameters, exclude = list(target_modules), None, None
-    if parameters and lora_dropout:
+    targets = resolve_targets(model, target_modules)
+    if targets.target_parameters and lora_dropout:
         raise ConfigError(
-            f"lora_dropout={lora_dropout} cannot be applied to {', '.join(parameters)}, which this family adapts as "
-            "parameters; set lora_dropout=0.0."
+            f"lora_dropout={lora_dropout} cannot be applied to {', '.join(targets.target_parameters)}, which this "
+            "family adapts as parameters; set lora_dropout=0.0."
         )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=names,
-        target_parameters=parameters or None,
-        exclude_modules=exclude or None,
-        modules_to_save=modules_to_save,
+        target_modules=targets.target_modules,
+        target_parameters=targets.target_parameters or None,
+        exclude_modules=targets.exclude_modules,
         use_rslora=use_rslora,
+        use_dora=use_dora,
+        **saving(model, modules_to_save),
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
-
-
-def _check_targets(model, target_modules: list[str]) -> None:
-    from torch import nn
-
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for target in target_modules:
-        if not any(name == target or name.endswith("." + target) for name in linear):
-            known = {name.rsplit(".", 1)[-1] for name in linear}
-            raise ConfigError(
-                f"target_modules names {target!r}, but the model has no such linear layer; it has "
-                f"{', '.join(sorted(known))}.{near_matches(target, known)}"
-            )
+    return wrap(model, config, targets, seed)

@@ -272,6 +272,6 @@ def _load_adapter(folder: Path, options: dict) -> tuple["PeftModel", "PreTrained
     expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if wrong := sorted(expected - stored):
         raise ModelError(f"The adapter in {folder} does not fit {base}: it holds nothing for {wrong[0]}.")
-    if wrong := sorted(key for key in stored - expected if "lora_" in key):
+    if wrong := sorted(key for key in stored - expected if "lora_" in key or "vera_" in key):
         raise ModelError(f"The adapter in {folder} does not fit {base}: that model has no place for {wrong[0]}.")
     return adapted.eval(), tokenizer

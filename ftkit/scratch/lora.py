@@ -39,15 +39,25 @@ class LoRALinear(nn.Module):
         r"""One ordinary layer with :math:`W = W_0 + \frac{\alpha}{r} B A`: same outputs, no extra cost."""
         merged = nn.Linear(self.base.in_features, self.base.out_features, bias=self.base.bias is not None)
         merged.load_state_dict(self.base.state_dict())
-        merged.weight += self.scaling * self.B @ self.A
+        merged.weight += self.update()
         return merged
 
+    def update(self) -> torch.Tensor:
+        r"""What the adapter adds to the weight, :math:`\Delta W = \frac{\alpha}{r} B A`, (d_out, d_in)."""
+        return self.scaling * self.B @ self.A
 
-def add_lora(model: nn.Module, names: tuple[str, ...], r: int, lora_alpha: float) -> nn.Module:
-    """Freeze `model` and wrap, in place, every linear layer whose last name is in `names`."""
+
+def add_lora(
+    model: nn.Module, names: tuple[str, ...], r: int, lora_alpha: float, layer: type[LoRALinear] = LoRALinear
+) -> nn.Module:
+    """Freeze `model` and wrap, in place, every linear layer whose last name is in `names`.
+
+    Args:
+        layer: which variant to wrap it in; each takes the same arguments as `LoRALinear`.
+    """
     model.requires_grad_(False)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if name in names and isinstance(child, nn.Linear):
-                setattr(parent, name, LoRALinear(child, r, lora_alpha))
+                setattr(parent, name, layer(child, r, lora_alpha))
     return model

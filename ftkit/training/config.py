@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ftkit.errors import ConfigError, near_matches
+from ftkit.methods.registry import check
 from ftkit.models.precision import ATTENTIONS, DTYPES
 
 RUN_FILE = "ftkit_run.json"
@@ -28,10 +29,17 @@ class LoRAConfig:
     trust_remote_code: bool = False
     """Run Python code that a hub repository brings. Off: a model's weights should not execute code."""
 
+    method: str = "lora"
+    """What is trained: lora, rslora (sets use_rslora), lora+ (sets use_lora_plus), lora-fa (A stays frozen: less
+    memory, as long as there is no dropout), vera (two vectors a layer), delta-lora (the base weight moves too), dora
+    (a trained length for each row), adalora (ranks move to where they matter) or pissa (LoRA from the largest singular
+    values)."""
     lora_r: int = 64
-    """Rank r of the update BA. An adapted d_out x d_in layer trains r (d_in + d_out) numbers."""
+    """Rank r of the update BA. An adapted d_out x d_in layer trains r (d_in + d_out) numbers. VeRA, which trains
+    d_out + r, wants 256 and more; AdaLoRA ends with this rank on average."""
     lora_alpha: float | None = None
-    """Scale: the update is multiplied by lora_alpha / r. Default 2 r, so that the factor stays 2 whatever the rank."""
+    """Scale: the update is multiplied by lora_alpha / r. Default 2 r (under rsLoRA 2 sqrt(r)), so that the factor stays
+    2 whatever the rank. VeRA has none."""
     lora_dropout: float = 0.0
     """Dropout before A. Off: it costs memory and time, and shows no steady gain in one to three epochs."""
     target_modules: tuple[str, ...] | None = None
@@ -40,7 +48,8 @@ class LoRAConfig:
     """Modules trained whole beside LoRA. Default none: embeddings and head would be 15% of an 8B model, and are worth
     it only when tokens were added."""
     use_rslora: bool = False
-    """Scale by lora_alpha / sqrt(r) instead. Off: at r 64 and alpha 128 the factor would be 16, not 2."""
+    """Scale by lora_alpha / sqrt(r) instead. Off: at r 64 and alpha 128 the factor would be 16, not 2; alpha 16 would
+    match."""
 
     learning_rate: float = 2e-4
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning."""
@@ -65,6 +74,13 @@ class LoRAConfig:
     searched again."""
     lora_plus_lambda: float = 16.0
     """LoRA+'s ratio of B's learning rate to A's."""
+    lora_plus_embedding_lr: float = 1e-6
+    """LoRA+'s learning rate of embeddings that modules_to_save trains: they keep a low one of their own."""
+    delta_lora_start_step: int | None = None
+    """Delta-LoRA's first step after which the base weight moves with BA. Default: a tenth of the run (the paper: 500).
+    From step 0 on it is LoRA with alpha times 1 + ratio, and nothing else."""
+    delta_lora_ratio: float = 2.0
+    """Delta-LoRA's lambda: the base weight moves by so many times the change of the update."""
     use_gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: far less memory for a third to a half more time."""
 
@@ -96,8 +112,7 @@ class LoRAConfig:
     """Seed of the adapter's initialisation, the order of rows and dropout."""
 
     def __post_init__(self) -> None:
-        if self.lora_alpha is None:
-            self.lora_alpha = 2 * self.lora_r
+        self._settle_method()
         _one_of("torch_dtype", self.torch_dtype, DTYPES)
         _one_of("attn_implementation", self.attn_implementation, ATTENTIONS)
         _one_of("lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
@@ -131,6 +146,22 @@ class LoRAConfig:
         if self.target_modules is not None and not self.target_modules:
             raise ConfigError("target_modules is empty, so nothing would be trained; name layers or leave it out.")
 
+    def _settle_method(self) -> None:
+        """Refuse what the method cannot be combined with, then fill in what it implies."""
+        features = ("use_rslora", "use_lora_plus", "lora_dropout", "lora_alpha")
+        check(self.method, [feature for feature in features if getattr(self, feature)])
+        self.use_rslora = self.use_rslora or self.method == "rslora"
+        self.use_lora_plus = self.use_lora_plus or self.method == "lora+"
+        if self.lora_alpha is None and self.method != "vera" and self.lora_r > 0:
+            self.lora_alpha = 2 * math.sqrt(self.lora_r) if self.use_rslora else 2 * self.lora_r
+        if self.delta_lora_start_step is not None:
+            if self.method != "delta-lora":
+                raise ConfigError(
+                    f"delta_lora_start_step means nothing to method={self.method!r}; set it to 'delta-lora' or drop it."
+                )
+            if self.delta_lora_start_step < 0:
+                raise ConfigError(f"delta_lora_start_step must not be negative, but is {self.delta_lora_start_step}.")
+
 
 _POSITIVE = (
     "lora_r",
@@ -142,6 +173,8 @@ _POSITIVE = (
     "gradient_accumulation_steps",
     "max_grad_norm",
     "lora_plus_lambda",
+    "lora_plus_embedding_lr",
+    "delta_lora_ratio",
     "max_seq_length",
     "save_steps",
     "eval_steps",

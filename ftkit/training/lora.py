@@ -18,11 +18,14 @@ from ftkit.data.sources import load_data
 from ftkit.errors import ConfigError, DataError
 from ftkit.export.merge import merge_and_save
 from ftkit.loss import trained_positions_only
-from ftkit.methods.lora import attach_lora
+from ftkit.methods.adapter import Adapter
+from ftkit.methods.by_name import attach
+from ftkit.methods.lora_plus import parameter_groups
+from ftkit.methods.registry import METHODS, scale_note
 from ftkit.models.loading import load
 from ftkit.training.collator import Collator
 from ftkit.training.config import RUN_FILE, LoRAConfig
-from ftkit.training.trainer import Progress, TokenTrainer, save_adapter
+from ftkit.training.trainer import Progress, TokenTrainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class LoRAFineTuner:
-    """Fine-tune a causal model with LoRA.
+    """Fine-tune a causal model with LoRA or one of its variants (`LoRAConfig.method`).
 
         tuner = LoRAFineTuner(LoRAConfig(data_dir="tickets", lora_r=8, max_steps=40, output_dir="run"))
         tuner.train()
@@ -48,13 +51,14 @@ class LoRAFineTuner:
     def __init__(self, config: LoRAConfig, data: dict[str, list[dict[str, Any]]] | None = None) -> None:
         self.config = config
         self.data = data
+        self.adapter: Adapter | None = None
         self.model: PeftModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.dataset: dict[str, list[dict[str, list[int]]]] = {}
         self.trainer: TokenTrainer | None = None
 
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
-        """Load the base in the precision of the machine, freeze it and attach LoRA to the family's linear layers."""
+        """Load the base in the precision of the machine, freeze it and attach the adapter to its linear layers."""
         c = self.config
         attention = c.attn_implementation
         if attention == "auto" and not c.use_flash_attention:
@@ -66,18 +70,25 @@ class LoRAFineTuner:
             trust_remote_code=c.trust_remote_code,
             seed=c.seed,
         )
-        self.model = attach_lora(
+        self.adapter = attach(
             base,
+            c.method,
             r=c.lora_r,
             lora_alpha=c.lora_alpha,
             lora_dropout=c.lora_dropout,
             target_modules=c.target_modules,
             modules_to_save=c.modules_to_save,
             use_rslora=c.use_rslora,
+            delta_lora_start_step=c.delta_lora_start_step,
+            delta_lora_ratio=c.delta_lora_ratio,
             seed=c.seed,
         )
+        self.model = self.adapter.model
         trainable, total = self.model.get_nb_trainable_parameters()
-        print(f"LoRA r={c.lora_r}: {trainable:,} of {total:,} parameters train ({trainable / total:.2%}), in float32")
+        name = "LoRA" if c.method == "lora" else METHODS[c.method].title
+        print(f"{name} r={c.lora_r}: {trainable:,} of {total:,} parameters train ({trainable / total:.2%}), in float32")
+        if note := scale_note(c.lora_r, c.lora_alpha, c.use_rslora):
+            print(note)
         return self.model, self.tokenizer
 
     def load_data(self) -> dict[str, list[dict[str, list[int]]]]:
@@ -110,23 +121,15 @@ class LoRAFineTuner:
         return kept
 
     def get_optimizer_grouped_parameters(self) -> list[dict[str, Any]]:
-        """AdamW's groups: matrices with decay, vectors without; under LoRA+ the B matrices at their own rate.
-
-        LoRA+ (Hayou et al., arXiv 2402.12354): the rate of B is `lora_plus_lambda` times that of A.
-        """
-        c, groups = self.config, {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                fast = c.use_lora_plus and "lora_B" in name
-                groups.setdefault((fast, parameter.ndim >= 2), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": c.learning_rate * (c.lora_plus_lambda if fast else 1.0),
-                "weight_decay": c.weight_decay if decayed else 0.0,
-            }
-            for (fast, decayed), parameters in groups.items()
-        ]
+        """AdamW's groups: matrices with decay, vectors without; under LoRA+ B and embeddings at their own rates."""
+        c = self.config
+        return parameter_groups(
+            self.model,
+            learning_rate=c.learning_rate,
+            weight_decay=c.weight_decay,
+            ratio=c.lora_plus_lambda if c.use_lora_plus else None,
+            embedding_learning_rate=c.lora_plus_embedding_lr,
+        )
 
     def create_trainer(self) -> TokenTrainer:
         """The Trainer with this run's arguments, optimizer and progress bar."""
@@ -161,7 +164,7 @@ class LoRAFineTuner:
             save_steps=c.save_steps,
             save_only_model=True,
             save_total_limit=c.save_total_limit,
-            load_best_model_at_end=validate,
+            load_best_model_at_end=validate and self.adapter.keeps_best,
             metric_for_best_model="eval_loss" if validate else None,
             greater_is_better=False if validate else None,
             dataloader_pin_memory=on_gpu,
@@ -173,7 +176,7 @@ class LoRAFineTuner:
         )
         optimizer = torch.optim.AdamW(self.get_optimizer_grouped_parameters(), betas=(0.9, 0.95), eps=1e-8)
         self.trainer = TokenTrainer(
-            model=self.model,
+            self.adapter,
             args=arguments,
             train_dataset=self.dataset["train"],
             eval_dataset=self.dataset.get("validation"),
@@ -230,11 +233,11 @@ class LoRAFineTuner:
         return merge_and_save(self.config.output_dir, output_path)
 
     def _save(self, output: Path, metrics: dict[str, float]) -> None:
-        save_adapter(self.model, str(output))
+        self.adapter.save(str(output))
         self.tokenizer.save_pretrained(str(output))
         (output / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in self.history))
         record = {
-            "method": "lora",
+            "method": self.config.method,
             "config": dataclasses.asdict(self.config),
             "metrics": metrics,
             "data_sha256": _fingerprint(self.dataset),

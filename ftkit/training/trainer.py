@@ -1,20 +1,36 @@
-"""The Transformers Trainer with two things changed: an evaluation that sums over tokens, and nothing pickled."""
+"""The Transformers Trainer with an evaluation that sums over tokens, nothing pickled, and an adapter's own steps."""
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import Trainer, TrainerCallback
 
+from ftkit.errors import ConfigError
 from ftkit.loss import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from ftkit.methods.adapter import Adapter, AdapterCallback
 
 
 class TokenTrainer(Trainer):
-    """`Trainer` for causal models whose loss is a mean over trained tokens."""
+    """`Trainer` for an adapted causal model whose loss is a mean over trained tokens.
+
+    Args:
+        adapter: its model is trained; it acts around each step, and writes and restores the checkpoints.
+        arguments: of `Trainer`, but the model.
+
+    Raises:
+        ConfigError: the weights are sharded, and the method needs them whole.
+    """
+
+    def __init__(self, adapter: Adapter, **arguments) -> None:
+        super().__init__(model=adapter.model, **arguments)
+        if adapter.whole_weights and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ConfigError(
+                f"{type(adapter).__name__} works on whole weight matrices, which FSDP and DeepSpeed cut into pieces; "
+                "train it on one device or with DDP."
+            )
+        self.adapter = adapter
+        self.add_callback(AdapterCallback(adapter))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean negative log-likelihood over all trained tokens, whatever the batch size.
@@ -49,12 +65,13 @@ class TokenTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Weights in safetensors and nothing pickled beside them."""
-        save_adapter(self.model, output_dir or self.args.output_dir, state_dict)
+        self.adapter.save(output_dir or self.args.output_dir, state_dict)
 
-
-def save_adapter(model: "PeftModel", folder: str, state_dict: dict | None = None) -> None:
-    """Write the adapter in PEFT's format. Embeddings are left out: PEFT would ask the hub whether they have grown."""
-    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+    def _load_best_model(self) -> None:
+        if self.adapter.whole_weights:
+            self.adapter.restore(self.state.best_model_checkpoint, self.state.best_global_step)
+        else:
+            super()._load_best_model()
 
 
 class Progress(TrainerCallback):

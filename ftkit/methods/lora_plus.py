@@ -1,0 +1,44 @@
+r"""The optimizer's parameter groups, with LoRA+'s rate for B.
+
+Hayou, Ghosh and Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models*, arXiv 2402.12354:
+:math:`\eta_B = \lambda \eta_A`.
+"""
+
+from typing import Any
+
+from torch import nn
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    ratio: float | None = None,
+    embedding_learning_rate: float | None = None,
+) -> list[dict[str, Any]]:
+    """What trains, in groups of one rate and one decay: matrices decay, vectors do not.
+
+    Args:
+        ratio: LoRA+'s lambda, B's rate over A's; None is plain LoRA. AdamW's decay is multiplied by the group's rate,
+            so B also decays `ratio` times as fast.
+        embedding_learning_rate: under LoRA+, of embeddings that are trained; the authors' code takes 1e-6. Without
+            LoRA+ they train at `learning_rate`.
+    """
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = learning_rate
+        if ratio is not None and id(parameter) in embeddings:
+            rate = embedding_learning_rate
+        elif ratio is not None and "lora_B" in name:
+            rate = ratio * learning_rate
+        groups.setdefault((rate, weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
