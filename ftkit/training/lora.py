@@ -22,6 +22,7 @@ from ftkit.methods.lora import attach_lora
 from ftkit.models.loading import load
 from ftkit.training.collator import Collator
 from ftkit.training.config import RUN_FILE, LoRAConfig
+from ftkit.training.memory import announce_memory
 from ftkit.training.trainer import Progress, TokenTrainer, save_adapter
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class LoRAFineTuner:
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
         """Load the base in the precision of the machine, freeze it and attach LoRA to the family's linear layers."""
         c = self.config
+        announce_memory(c, "lora")
         attention = c.attn_implementation
         if attention == "auto" and not c.use_flash_attention:
             attention = "sdpa"
