@@ -196,7 +196,7 @@ def estimate(model: str | Architecture, **settings) -> Estimate:
     workspace = (gathered, work + margin)
     bounds = {"activations": (low, high), "logits": loss, "workspace": workspace}
     static = sum(parts.values())
-    components = parts | {name: round(sum(bound) / 2) for name, bound in bounds.items()}
+    components = parts | {name: int(sum(bound) / 2) for name, bound in bounds.items()}
     return Estimate(
         model=model if isinstance(model, str) else a.model_type,
         settings=run,
