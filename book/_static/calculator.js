@@ -217,7 +217,8 @@ The names are Python's, so that the two can be read side by side; a shared file 
     const wide = qlora ? (run.wide_dtype === "float32" ? 4 : 2) : base;
     const parts = Object.fromEntries(STATIC.map((name) => [name, 0]));
     for (const s of a.shapes) {
-      const packed = s.kind === "linear" || s.kind === "indexer" || (s.kind === "expert" && run.quantize_experts);
+      const packed = s.kind === "expert" ? run.quantize_experts
+        : (s.kind === "linear" || s.kind === "indexer") && s.name !== "weights_proj";
       if (s.kind === "embedding" || s.kind === "head") parts.embeddings += s.total * wide;
       else if (qlora && packed) parts.quantized_weights += nf4_bytes(s.numel, run.double_quantization) * s.count;
       else parts.weights += s.total * (s.kind === "buffer" ? 4 : wide);

@@ -21,6 +21,8 @@ MOMENTS = {"adamw": 2, "adamw_8bit": 2, "paged_adamw": 2, "paged_adamw_8bit": 2,
 STATIC = ("quantized_weights", "weights", "embeddings", "adapters", "gradients", "master_weights", "optimizer")
 """Components that do not depend on the batch, and that FSDP shards."""
 
+KEPT_WIDE = ("weights_proj",)
+"""Linear layers that transformers keeps out of 4 bit: the head weights of DeepSeek-V3.2's indexer."""
 MARGIN = 0.08
 """Share of everything else that the upper bound adds for fragmentation and kernels' workspace: an assumption."""
 CUDA_CONTEXT = 1_000_000_000
@@ -275,9 +277,7 @@ def _static(a: Architecture, run: Settings) -> dict[str, int]:
     for s in a.shapes:
         if s.kind in ("embedding", "head"):
             parts["embeddings"] += s.total * wide
-        elif run.method == "qlora" and (
-            s.kind in ("linear", "indexer") or (s.kind == "expert" and run.quantize_experts)
-        ):
+        elif run.method == "qlora" and _packed(s, run):
             parts["quantized_weights"] += nf4_bytes(s.numel, run.double_quantization) * s.count
         else:
             parts["weights"] += s.total * (4 if s.kind == "buffer" else wide)
@@ -291,6 +291,13 @@ def _static(a: Architecture, run: Settings) -> dict[str, int]:
     width = 4 if run.precision == "mixed" else trained
     parts["optimizer"] = sum(optimizer_state_bytes(run.optimizer_name, n, width) * count for n, count in tensors)
     return {name: ceil(size / run.shards) for name, size in parts.items()}
+
+
+def _packed(s: Shape, run: Settings) -> bool:
+    """Whether 4-bit loading packs it: linear layers, but for those that transformers keeps wide by name."""
+    if s.kind == "expert":
+        return run.quantize_experts
+    return s.kind in ("linear", "indexer") and s.name not in KEPT_WIDE
 
 
 def _width(run: Settings) -> int:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ftkit.errors import ModelError
+from ftkit.errors import ConfigError, ModelError
 from ftkit.memory.estimator import estimate
 from ftkit.models import precision
 from ftkit.models.tiny import TINY
@@ -13,7 +13,7 @@ from ftkit.training.config import LoRAConfig
 def announce_memory(config: LoRAConfig, method: str) -> None:
     """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
 
-    A model whose parts the estimator does not know is passed over in silence: loading it says what is wrong, if
+    A model or a target that the estimator does not know is passed over in silence: what follows says what is wrong, if
     anything is.
     """
     import torch
@@ -29,7 +29,7 @@ def announce_memory(config: LoRAConfig, method: str) -> None:
         notice, warning = memory_notice(
             config, method, available=available, dtype=choice.dtype, device="cuda" if on_gpu else "cpu"
         )
-    except ModelError:
+    except (ConfigError, ModelError):
         return
     print(notice)
     if warning:

@@ -9,24 +9,25 @@ from transformers import AutoModelForCausalLM
 from ftkit.loss import CHUNK_TOKENS
 from ftkit.memory import activations
 from ftkit.memory.activations import Step, checkpoints, logits, logits_saved, outside, saved_for_backward, transients
+from ftkit.memory.catalogue import architecture
 from ftkit.memory.describe import describe
 from ftkit.memory.estimator import estimate
 from ftkit.memory.measure import measure_step
 from ftkit.methods.lora import attach_lora
+from ftkit.models import load
 from ftkit.models.tiny import build_config
 from ftkit.training.collator import Collator
 
 DENSE = ("tiny-llama3", "tiny-qwen3", "tiny-gemma3", "tiny-smollm")
 MIXED = ("tiny-qwen3-moe", "tiny-deepseek-v3", "tiny-deepseek-v3.2", "tiny-llama4")
 RANK = 8
-WIDTH = 256
 LENGTHS = (64, 50, 40, 30)  # 4 x 64 tokens, some of them padding
 
 
 def wide_config(name: str):
-    """The tiny model's configuration at hidden width 256."""
+    """The tiny model's configuration at hidden width 256; 288 for SmolLM, whose six heads divide it."""
     config = build_config(name)
-    widths = {"hidden_size": WIDTH, "intermediate_size": 640, "head_dim": 48}
+    widths = {"hidden_size": 288 if name == "tiny-smollm" else 256, "intermediate_size": 640, "head_dim": 48}
     if "deepseek" in name:
         widths |= {"q_lora_rank": 96, "kv_lora_rank": 64, "moe_intermediate_size": 128, "head_dim": 16}
         widths |= {"qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "qk_head_dim": 48, "v_head_dim": 32}
@@ -180,3 +181,16 @@ def test_chunks_are_those_of_the_loss():
     # Recomputed chunks keep their hidden states.
     predicted = saved(a, described)[0] + 4 * described.labels * a.hidden
     assert predicted == pytest.approx(measured.held, rel=0.05)
+
+
+def test_the_embedded_model_keeps_what_is_predicted():
+    model, _ = load("embedded", device="cpu", dtype="float32", verbose=False)
+    model, a, batch = attach_lora(model, r=RANK, lora_alpha=16), architecture("embedded"), rows_of(LENGTHS)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    measured = measure_step(model, batch, optimizer)
+    labels = int((batch["labels"] != -100).sum())
+    described = Step(4, 64, full=False, rank=RANK, compute=4, trained_tokens=labels, cuda=False)
+    assert saved(a, described)[0] == pytest.approx(measured.saved, rel=0.05)
+    parts = estimate("embedded", method="lora", rank=RANK, precision="float32").components
+    assert measured.parameters == parts["weights"] + parts["embeddings"] + parts["adapters"]
+    assert measured.optimizer == parts["optimizer"]
