@@ -11,6 +11,8 @@ _PUBLIC = {
     "load": "ftkit.models",
     "LoRAConfig": "ftkit.training.config",
     "LoRAFineTuner": "ftkit.training.lora",
+    "estimate_memory_requirements": "ftkit.memory.estimator",
+    "recommend": "ftkit.memory.recommendation",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

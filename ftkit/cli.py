@@ -51,6 +51,35 @@ class Merge:
     """Precision of the saved weights: float32 keeps the whole update; bfloat16 and float16 halve the file and round."""
 
 
+@dataclass
+class Memory:
+    """Memory that fine-tuning a model takes, by component, with bounds. Needs no weights, no GPU and no network."""
+
+    model: str
+    """A model of the catalogue (llama-3-70b, qwen3-30b-a3b, ...), a folder, a config.json, or a hub id."""
+    method: str = "qlora"
+    """full, lora or qlora."""
+    rank: int = 64
+    """Rank of the adapters."""
+    batch_size: int = 4
+    """Rows a device takes at once."""
+    sequence_length: int = 2048
+    """Tokens in a row, padding included."""
+    precision: str = "mixed"
+    """mixed (bf16 with float32 master weights or adapters), autocast, bfloat16 or float32."""
+    optimizer: str | None = None
+    """adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, sgd or sgd_momentum. Default: adamw; paged_adamw_8bit for
+    qlora."""
+    use_gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass. Default: True for full and qlora, False for lora."""
+    shards: int = 1
+    """GPUs over which FSDP shards parameters, gradients and optimizer states."""
+    gpu: str | None = None
+    """Say whether it fits on this card (T4, RTX 4090, L4, A100-80, H100, ...)."""
+    json: bool = False
+    """Print one JSON object, sizes in bytes, instead of text."""
+
+
 def train_lora(config: LoRAConfig) -> None:
     from ftkit.training.lora import LoRAFineTuner
 
@@ -101,10 +130,38 @@ def merge(options: Merge) -> None:
     )
 
 
+def memory(options: Memory) -> None:
+    from ftkit.memory.estimator import estimate
+    from ftkit.memory.fit import fits, smallest_card
+    from ftkit.memory.hardware import accelerator
+
+    settings = dataclasses.asdict(options)
+    name, gpu, as_json = (settings.pop(key) for key in ("model", "gpu", "json"))
+    result = estimate(name, **settings)
+    card = accelerator(gpu) if gpu else None
+    if as_json:
+        answer = {"gpu": dataclasses.asdict(card) | {"fits": fits(result, card)}} if card else {}
+        print(json.dumps(result.to_dict() | answer))
+        return
+    print(result)
+    if card:
+        answer = {
+            "yes": "It fits",
+            "no": "It does not fit",
+            "perhaps": "The bounds lie on both sides: it may or may not fit",
+        }
+        print(f"{answer[fits(result, card)]} on one {card.name} ({card.memory_gb} GB; {card.source}).")
+    elif smallest := smallest_card(result):
+        print(f"The smallest card of the table on which it fits is the {smallest.name} ({smallest.memory_gb} GB).")
+    else:
+        print("No single card of the table holds it; raise shards, or choose a smaller model, rank or batch.")
+
+
 COMMANDS: dict[str, tuple[type, Callable]] = {
     "train lora": (LoRAConfig, train_lora),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
+    "memory": (Memory, memory),
 }
 
 

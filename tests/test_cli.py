@@ -71,6 +71,33 @@ def test_evaluate_and_merge_say_what_they_miss(data, tmp_path, capsys):
     assert "holds no adapter" in fails(capsys, "merge", data, "--output-dir", tmp_path / "m")
 
 
+def test_memory_answers_as_text_and_as_json(capsys):
+    assert main(["memory", "llama-3-70b", "--method", "lora", "--rank", "64", "--gpu", "A100-80"]) == 0
+    text = capsys.readouterr().out
+    assert "828,375,040 trained" in text and "does not fit on one A100-80" in text
+    run = ["--method", "qlora", "--rank", "64", "--batch-size", "4", "--sequence-length", "2048", "--gpu", "T4"]
+    assert main(["memory", "llama-3-70b", *run, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["total_parameters"] == 70_553_706_496 and answer["trainable_parameters"] == 828_375_040
+    assert sum(answer["components"].values()) == answer["total_bytes"]
+    assert answer["lower_bytes"] <= answer["total_bytes"] <= answer["upper_bytes"]
+    assert answer["gpu"]["fits"] == "no"
+
+
+def test_memory_names_what_it_does_not_know(capsys):
+    assert "'llama-3-70b'" in fails(capsys, "memory", "lama-3-70b")
+    assert "'T4'" in fails(capsys, "memory", "llama-3-8b", "--gpu", "T5")
+    assert "'qlora'" in fails(capsys, "memory", "llama-3-8b", "--method", "qlra")
+
+
+def test_memory_takes_under_a_second_and_loads_no_torch():
+    code = "import sys, time; t = time.perf_counter(); from ftkit.cli import main; main(['memory', 'deepseek-v3.2']);"
+    code += "print(time.perf_counter() - t, {'torch', 'transformers'} & set(sys.modules))"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    ends = [run.stdout.strip().splitlines()[-1].split(" ", 1) for run in runs]
+    assert min(float(seconds) for seconds, _ in ends) < 1 and all(loaded == "set()" for _, loaded in ends)
+
+
 def test_an_unknown_command_is_named_with_near_matches(capsys):
     assert "Did you mean 'train lora'" in fails(capsys, "train", "lroa")
 

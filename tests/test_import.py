@@ -9,7 +9,7 @@ def run(code: str) -> str:
 
 
 def test_import_loads_no_torch():
-    code = "import sys, ftkit.cli, ftkit.models, ftkit.data, ftkit.methods.registry;"
+    code = "import sys, ftkit.cli, ftkit.models, ftkit.data, ftkit.methods.registry, ftkit.memory;"
     code += "print({'torch', 'transformers'} & set(sys.modules))"
     assert run(code).strip() == "set()"
 
@@ -22,7 +22,8 @@ def test_import_takes_under_300_ms():
 def test_every_public_name_can_be_imported():
     code = "import ftkit; [getattr(ftkit, n) for n in ftkit.__all__]; import ftkit.data, ftkit.models as m;"
     code += "[getattr(ftkit.data, n) for n in ftkit.data.__all__]; [getattr(m, n) for n in m.__all__];"
-    code += "import ftkit.methods as p; assert all(callable(getattr(p, n)) or n == 'METHODS' for n in p.__all__)"
+    code += "import ftkit.methods as p; assert all(callable(getattr(p, n)) or n == 'METHODS' for n in p.__all__);"
+    code += "import ftkit.memory as e; assert all(callable(getattr(e, n)) for n in e.__all__)"
     run(code)
 
 

@@ -107,6 +107,23 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
         return _tokenizer(source, found)
 
 
+def load_config(name: str, *, trust_remote_code: bool = False) -> "PreTrainedConfig":
+    """The configuration of `name` (as for `load`, or the path of a `config.json`), without the model.
+
+    Raises:
+        ModelError: no such model, or a file that is no configuration.
+        MissingDependency: the embedded model's wheel is not installed.
+    """
+    if name in tiny.TINY:
+        return tiny.build_config(name)
+    if Path(name).is_file():
+        found, source = _Found(trust_remote_code), name
+    else:
+        source, found = _locate(name, trust_remote_code)
+    with _errors_in_a_sentence(name, found):
+        return _config(source, found)
+
+
 @dataclass(frozen=True)
 class _Found:
     """How to read a source: what transformers' `from_pretrained` is told, and why the hub cannot be asked, if so."""

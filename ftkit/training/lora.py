@@ -25,6 +25,7 @@ from ftkit.methods.registry import METHODS, scale_note
 from ftkit.models.loading import load
 from ftkit.training.collator import Collator
 from ftkit.training.config import RUN_FILE, LoRAConfig
+from ftkit.training.memory import announce_memory
 from ftkit.training.trainer import Progress, TokenTrainer
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class LoRAFineTuner:
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
         """Load the base in the precision of the machine, freeze it and attach the adapter to its linear layers."""
         c = self.config
+        announce_memory(c, "lora")
         attention = c.attn_implementation
         if attention == "auto" and not c.use_flash_attention:
             attention = "sdpa"

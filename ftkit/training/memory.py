@@ -1,0 +1,74 @@
+"""What a trainer says about memory before it loads anything."""
+
+import os
+import sys
+
+from ftkit.errors import ConfigError, ModelError
+from ftkit.memory.estimator import estimate
+from ftkit.models import precision
+from ftkit.models.tiny import TINY
+from ftkit.training.config import LoRAConfig
+
+
+def announce_memory(config: LoRAConfig, method: str) -> None:
+    """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
+
+    A model or a target that the estimator does not know is passed over in silence: what follows says what is wrong, if
+    anything is.
+    """
+    import torch
+
+    hardware = precision.detect()
+    choice = precision.choose(hardware, dtype=config.torch_dtype, tiny=config.model_name in TINY)
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        available = torch.cuda.get_device_properties(choice.device).total_memory
+    else:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        notice, warning = memory_notice(
+            config, method, available=available, dtype=choice.dtype, device="cuda" if on_gpu else "cpu"
+        )
+    except (ConfigError, ModelError):
+        return
+    print(notice)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def memory_notice(config: LoRAConfig, method: str, *, available: int, dtype: str, device: str) -> tuple[str, str]:
+    """The prediction in one line, and the warning; the warning is empty where the run fits whatever its rows.
+
+    Args:
+        config: of the run. Rows are taken to be as long as `max_seq_length` allows, for the data is not read yet.
+        method: full, lora or qlora.
+        available: bytes that the device has.
+        dtype: of the base, as chosen for the machine.
+        device: cuda or cpu.
+    """
+    run = estimate(
+        config.model_name,
+        method=method,
+        rank=config.lora_r,
+        target_modules=config.target_modules,
+        train_embeddings=bool(config.modules_to_save),
+        lora_dropout=config.lora_dropout,
+        batch_size=config.batch_size,
+        sequence_length=config.max_seq_length,
+        precision="float32" if dtype == "float32" else "mixed",
+        use_gradient_checkpointing=config.use_gradient_checkpointing,
+        device=device,
+    )
+    rows = f"batches of {config.batch_size} rows of {config.max_seq_length:,} tokens"
+    notice = (
+        f"memory: {run.static_bytes / 1e9:.2f} GB for weights, adapters, gradients and optimizer, and up to "
+        f"{(run.upper_bytes - run.static_bytes) / 1e9:.2f} GB for {rows}; this device has {available / 1e9:.1f} GB"
+    )
+    if run.static_bytes > available:
+        return notice, f"{config.model_name} will not fit: its fixed part alone is larger than this device's memory."
+    if run.upper_bytes > available:
+        return notice, (
+            f"{rows} may not fit. Where rows are that long, lower batch_size or max_seq_length, or set "
+            "use_gradient_checkpointing=True."
+        )
+    return notice, ""

@@ -1,0 +1,58 @@
+"""The guide's cases of choosing a method."""
+
+import pytest
+
+from ftkit.errors import ConfigError, ModelError
+from ftkit.memory.fit import fits
+from ftkit.memory.recommendation import recommend
+from ftkit.training.config import LoRAConfig
+
+
+def test_e13_2_the_guides_hardware_for_70b():
+    # One 4090 or a 40 GB A100 for QLoRA, two A100 for LoRA, eight for full fine-tuning: none of the four holds.
+    for gpu, gpus in (("RTX 4090", 1), ("A100-40", 1)):
+        assert recommend("llama-3-70b", rows=10_000, gpu=gpu, gpus=gpus).method is None
+    assert recommend("llama-3-70b", rows=10_000, gpu="A100-80", gpus=2).method == "qlora"
+    assert recommend("llama-3-70b", rows=200_000, gpu="A100-80", gpus=8, goal="maximum").method == "lora"
+    assert recommend("llama-3-70b", rows=10_000, gpu="A100-80").method == "qlora"
+
+
+def test_a_consumer_card_trains_8b_with_adapters():
+    assert recommend("llama-3-8b", rows=10_000, gpu="RTX 4090").method in ("lora", "qlora")
+    assert recommend("llama-3-8b", rows=10_000, gpu="T4").method == "qlora"
+
+
+def test_full_fine_tuning_needs_a_goal_rows_and_cards():
+    machine = {"gpu": "A100-80", "gpus": 4}
+    assert recommend("llama-3-8b", rows=200_000, goal="knowledge", **machine).method == "full"
+    assert recommend("llama-3-8b", rows=200_000, goal="behaviour", **machine).method == "lora"
+    few = recommend("llama-3-8b", rows=5_000, goal="knowledge", **machine)
+    assert few.method == "lora" and any("100,000" in reason for reason in few.reasons)
+
+
+def test_few_rows_bring_the_advice_to_prompt_first():
+    assert "prompt" in recommend("llama-3-8b", rows=20, gpu="A100-80").reasons[0]
+
+
+@pytest.mark.parametrize("model", ["llama-3.2-1b", "llama-3-8b", "qwen3-30b-a3b", "llama-3-70b"])
+@pytest.mark.parametrize("gpu", ["T4", "RTX 4090", "A100-80", "H200"])
+def test_what_is_recommended_fits(model, gpu):
+    found = recommend(model, rows=5_000, gpu=gpu)
+    assert found.reasons
+    assert (found.method is None) == (fits(found.memory, gpu) != "yes")
+    assert (found.method is None) == (not found.settings)
+
+
+def test_the_settings_make_a_configuration():
+    found = recommend("llama-3-8b", rows=5_000, gpu="A100-80")
+    config = LoRAConfig(model_name="meta-llama/Llama-3.1-8B", **found.settings)
+    assert config.lora_alpha == 2 * config.lora_r
+    assert config.batch_size * config.gradient_accumulation_steps == 32
+
+
+def test_inputs_that_cannot_be_are_refused():
+    for wrong in ({"goal": "behavior"}, {"rows": 0}, {"gpu": "T5"}):
+        with pytest.raises(ConfigError):
+            recommend("llama-3-8b", **({"rows": 10, "gpu": "T4"} | wrong))
+    with pytest.raises(ModelError):
+        recommend("llama-9", rows=10, gpu="T4")
