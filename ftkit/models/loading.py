@@ -107,6 +107,22 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
         return _tokenizer(source, found)
 
 
+def load_config(name: str, *, trust_remote_code: bool = False) -> "PreTrainedConfig":
+    """The configuration of a model, no weights; `name` as in `load`, an adapter's being that of its base.
+
+    Raises:
+        ModelError: no such model.
+    """
+    name = str(name)
+    if name in tiny.TINY:
+        return tiny.build_config(name)
+    if name not in known_names() and (Path(name) / ADAPTER_FILE).is_file():
+        return load_config(_base_of(Path(name)), trust_remote_code=trust_remote_code)
+    source, found = _locate(name, trust_remote_code)
+    with _errors_in_a_sentence(name, found):
+        return _config(source, found)
+
+
 @dataclass(frozen=True)
 class _Found:
     """How to read a source: what transformers' `from_pretrained` is told, and why the hub cannot be asked, if so."""

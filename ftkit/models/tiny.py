@@ -271,17 +271,10 @@ def build_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def build(name: str, *, attn_implementation: str, seed: int) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast"]:
-    """Tiny model `name` in float32 on the CPU, in evaluation mode, and its tokenizer.
-
-    The same `seed` gives the same weights; the state of torch's global generator is left as it was.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    spec = TINY[name]
-    tokenizer = build_tokenizer(name)
-    config = spec.config(
+def build_config(name: str, tokenizer: "PreTrainedTokenizerFast | None" = None) -> "PreTrainedConfig":
+    """The configuration of tiny model `name`."""
+    tokenizer = tokenizer or build_tokenizer(name)
+    return TINY[name].config(
         tokenizer.convert_tokens_to_ids,
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -294,6 +287,19 @@ def build(name: str, *, attn_implementation: str, seed: int) -> tuple["PreTraine
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def build(name: str, *, attn_implementation: str, seed: int) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast"]:
+    """Tiny model `name` in float32 on the CPU, in evaluation mode, and its tokenizer.
+
+    The same `seed` gives the same weights; the state of torch's global generator is left as it was.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    spec = TINY[name]
+    tokenizer = build_tokenizer(name)
+    config = build_config(name, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attn_implementation)
