@@ -196,4 +196,6 @@ def _render(tokenizer, messages, tools, add_generation_prompt: bool) -> str:
 
 
 def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+from datasets import (
+    Dataset,
+    DatasetDict,
+    disable_progress_bars,
+    enable_progress_bars,
+    is_progress_bar_enabled,
+)
 
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_row, clean_text, row_text
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
-_SCAN = 5000  # rows looked at together in a pass over the table
 _ROWS_A_PROCESS = 5000
 
 
@@ -129,7 +134,7 @@ class DataPreparationPipeline:
             return [row_text(row) for row in rows_at(indices)]
 
         def fingerprints(key: Callable[[dict], str]) -> np.ndarray:
-            return np.concatenate([exact_keys(map(key, rows_at(part))) for part in _parts(count)])
+            return np.concatenate([exact_keys(map(key, rows_at(part))) for part in table.parts(count)])
 
         same = first_of_each(fingerprints(batches.whole))
         prompt = first_of_each(fingerprints(batches.question))
@@ -165,7 +170,7 @@ class DataPreparationPipeline:
             held_out.append(([unit for row in rows_at(own) for unit in batches.units(row)], True))
         keep = np.ones(len(dataset), dtype=bool)
         for references, spare_test in held_out:
-            for part in _parts(len(dataset)):
+            for part in table.parts(len(dataset)):
                 units = [(i, unit) for i, row in zip(part, rows_at(part), strict=True) for unit in batches.units(row)]
                 for (i, unit), hit in zip(units, contaminated([u for _, u in units], references), strict=True):
                     if hit and keep[i] and not (spare_test and split[i] == "test"):
@@ -220,6 +225,7 @@ class DataPreparationPipeline:
             batches.encode,
             "encoding",
             remove=dataset.column_names,
+            features=table.encoded_features(dataset, carried),
             tokenizer=self.tokenizer,
             config=self.config,
             text_column=text_column,
@@ -256,7 +262,7 @@ class DataPreparationPipeline:
                 f"packing is not for {self.config.model_name} ({self._model_type}): its attention is not known to keep "
                 "packed rows apart; set packing to False."
             )
-        packs = best_fit([len(ids) for ids in _column(dataset, "input_ids")], self.config.max_seq_length)
+        packs = best_fit([len(ids) for ids in table.column(dataset, "input_ids")], self.config.max_seq_length)
         order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
 
         def packed():
@@ -364,7 +370,7 @@ class DataPreparationPipeline:
         chosen = dataset.select_columns(columns)
         return lambda indices: table.rows_of(chosen[indices], text_column)
 
-    def _map(self, dataset: Dataset, function: Callable, what: str, remove: list[str] = (), **arguments) -> Dataset:
+    def _map(self, dataset: Dataset, function: Callable, what: str, remove=(), features=None, **arguments) -> Dataset:
         workers = min(self.config.num_proc, os.cpu_count() or 1, len(dataset) // _ROWS_A_PROCESS)
         file = self._file(what)
         with self._bars():
@@ -374,6 +380,7 @@ class DataPreparationPipeline:
                 batched=True,
                 num_proc=workers if workers > 1 else None,
                 remove_columns=list(remove),
+                features=features,
                 desc=what,
                 cache_file_name=str(file),
                 new_fingerprint=file.stem,
@@ -420,12 +427,3 @@ def _held_out_first(dataset: Dataset) -> np.ndarray | None:
         return None
     rank = {"test": 0, "validation": 1}
     return np.argsort([rank.get(name, 2) for name in names], kind="stable")
-
-
-def _parts(count: int) -> list[range]:
-    return [range(start, min(start + _SCAN, count)) for start in range(0, count, _SCAN)]
-
-
-def _column(dataset: Dataset, name: str) -> Iterator[list[int]]:
-    for part in _parts(len(dataset)):
-        yield from dataset[part.start : part.stop][name]

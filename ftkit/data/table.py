@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 _BATCH = 1000
+_SCAN = 5000
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -84,3 +85,27 @@ def rows_of(batch: dict[str, list[Any]], text_column: str = "text") -> list[dict
     if text_column in batch:
         cells = [cell | {"text": batch[text_column][i]} for i, cell in enumerate(cells)]
     return [restore(cell) for cell in cells]
+
+
+def encoded_features(dataset: "Dataset", carried: list[str]) -> "Features":
+    """Types of the columns of token rows: told beforehand, they need not be found out from every value."""
+    from datasets import Features, List, Value
+
+    ids, text, number = List(Value("int32")), Value("string"), Value("int32")
+    message = {"role": text, "content": text, "extra": text}
+    return Features(
+        {"input_ids": ids, "labels": ids, "messages": List(message), "tools": text, "text": text, "problem": text}
+        | {"mismatches": number, "turns_left_out": number}
+        | {name: dataset.features[name] for name in carried}
+    )
+
+
+def parts(count: int) -> list[range]:
+    """The indices of `count` rows, in stretches that are looked at together."""
+    return [range(start, min(start + _SCAN, count)) for start in range(0, count, _SCAN)]
+
+
+def column(dataset: "Dataset", name: str) -> Iterator[list[int]]:
+    """The cells of one column, read in stretches."""
+    for part in parts(len(dataset)):
+        yield from dataset[part.start : part.stop][name]
