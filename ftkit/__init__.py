@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load": "ftkit.models",
+    "DataConfig": "ftkit.data.config",
+    "DataPreparationPipeline": "ftkit.data.pipeline",
     "LoRAConfig": "ftkit.training.config",
     "LoRAFineTuner": "ftkit.training.lora",
     "estimate_memory_requirements": "ftkit.memory.estimator",

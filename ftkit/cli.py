@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
+from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, near_matches
 from ftkit.fields import field_docs
 from ftkit.training.config import LoRAConfig
@@ -19,7 +22,8 @@ class Evaluate:
     model: str
     """What to evaluate: `embedded`, `tiny-<family>`, a hub id, or a folder with a model or an adapter."""
     data_dir: str = "tickets"
-    """Rows: a folder with test.jsonl, one .jsonl or .json file, or the name of a task that ships with ftkit."""
+    """Rows: a folder that `ftkit prepare` wrote, one with test.jsonl, a .jsonl, .json, .csv or .parquet file, or the
+    name of a task that ships with ftkit."""
     split: str = "test"
     """Which split of the folder; a single file is taken whole."""
     baseline: str | None = None
@@ -80,6 +84,61 @@ class Memory:
     """Print one JSON object, sizes in bytes, instead of text."""
 
 
+@dataclass(kw_only=True)
+class Prepare(DataConfig):
+    """Read rows, clean, deduplicate and filter them, encode them with their masks, split and save them."""
+
+    source: str
+    """Rows: a .jsonl, .json, .csv or .parquet file (also .gz or .zst but for the last), a folder with train.jsonl, a
+    data set of the hub, or a task that ships with ftkit."""
+    output_dir: str = "./processed_data"
+    """Folder of the prepared data; must not exist or be empty."""
+    instruction_col: str | None = None
+    """Column of the instruction, where it has a name of its own."""
+    response_col: str | None = None
+    """Column of the answer, where it has a name of its own."""
+    text_col: str = "text"
+    """Column of plain text."""
+
+
+@dataclass
+class Doctor:
+    """Look data over as a model will see it, and say no where training on it would be wrong."""
+
+    data: str
+    """Rows of any kind that `ftkit prepare` reads, or a folder that it wrote."""
+    model: str = "embedded"
+    """Model whose tokenizer and chat template are used: `embedded`, `tiny-<family>`, a folder, or a hub id."""
+    max_seq_length: int = 2048
+    """Longest row in tokens that will be trained."""
+    train_on: str = "last"
+    """What will be trained of a conversation: last, all or full."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def prepare(options: Prepare) -> None:
+    from ftkit.data.pipeline import DataPreparationPipeline
+
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(DataConfig)}
+    pipeline = DataPreparationPipeline(DataConfig(**fields))
+    columns = {name: getattr(options, name) for name in ("instruction_col", "response_col", "text_col")}
+    splits = pipeline.run_pipeline(options.source, options.output_dir, **columns)
+    print(pipeline.report)
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+    print(f"{sizes} rows in {options.output_dir}, encoded for {options.model_name}")
+
+
+def look_over(options: Doctor) -> int:
+    from ftkit.data.checkup import doctor
+
+    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on}
+    diagnosis = doctor(options.data, options.model, **settings)
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(json.dumps(diagnosis.as_dict(), ensure_ascii=False) if options.json else diagnosis.text(color=color))
+    return diagnosis.exit_code
+
+
 def train_lora(config: LoRAConfig) -> None:
     from ftkit.training.lora import LoRAFineTuner
 
@@ -93,6 +152,7 @@ def train_lora(config: LoRAConfig) -> None:
 
 def evaluate(options: Evaluate) -> None:
     from ftkit.data.sources import load_data
+    from ftkit.data.table import restore
     from ftkit.errors import DataError
     from ftkit.evaluation.answers import answer, exact_match
     from ftkit.evaluation.uncertainty import paired_bootstrap, wilson
@@ -102,7 +162,7 @@ def evaluate(options: Evaluate) -> None:
     rows = data["train"] if list(data) == ["train"] else data.get(options.split)
     if rows is None:
         raise DataError(f"{options.data_dir} has no split {options.split!r}; it has {', '.join(data)}.")
-    rows, report = rows[: options.num_samples], {}
+    rows, report = [restore(row) if "input_ids" in row else row for row in islice(rows, options.num_samples)], {}
     for role, name in (("model", options.model), ("baseline", options.baseline)):
         if name is not None:
             model, tokenizer = load(name, verbose=not options.json)
@@ -158,6 +218,8 @@ def memory(options: Memory) -> None:
 
 
 COMMANDS: dict[str, tuple[type, Callable]] = {
+    "prepare": (Prepare, prepare),
+    "doctor": (Doctor, look_over),
     "train lora": (LoRAConfig, train_lora),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
@@ -177,14 +239,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = _command(arguments)
         options, run = COMMANDS[name]
-        run(_parse(options, name, arguments[len(name.split()) :]))
+        return run(_parse(options, name, arguments[len(name.split()) :])) or 0
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ftkit: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _command(arguments: list[str]) -> str:
@@ -209,7 +270,7 @@ def _parse(options: type, name: str, arguments: list[str]):
         fields.append((field.name, kind, dataclasses.field(default=field.default)))
     # The flags are parsed into a plain copy of the class: its own checks then speak in their own words, below.
     parsed = tyro.cli(
-        dataclasses.make_dataclass(options.__name__, fields),
+        dataclasses.make_dataclass(options.__name__, fields, kw_only=True),
         prog=f"ftkit {name}",
         description=options.__doc__,
         args=arguments,

@@ -6,9 +6,9 @@ import textwrap
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Field name to the string literal below it, on one line, in the order of the source."""
+    """Field name to the string literal below it, on one line, in the order of the source, a base's fields first."""
+    docs = {name: text for base in cls.__bases__ if base is not object for name, text in field_docs(base).items()}
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
-    docs = {}
     for field, below in zip(body, body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             docs[field.target.id] = " ".join(below.value.value.split())

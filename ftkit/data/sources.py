@@ -1,142 +1,232 @@
-"""Where rows come from: a shipped task, a folder of splits, or one file.
+"""Where rows come from: a shipped task, files, a folder of them, tables in memory, the hub, or a prepared folder.
 
-A row is a dictionary. Whatever its format, `to_messages` turns it into the one that the rest of ftkit reads:
-`{"messages": [{"role": ..., "content": ...}, ...]}`, the last message being the assistant's.
+`load_data` is strict: the first broken row is an error. `read` hands out what can be read, and counts the rest.
 """
 
-import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ftkit.data.formats import BrokenRow, recognise, to_messages
+from ftkit.data.readers import PACKED, SUFFIXES, Located, read_file, suffix_of
 from ftkit.errors import DataError, near_matches
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from pandas import DataFrame
 
 SPLITS = ("train", "validation", "test")
 BUILTIN = ("tickets",)
 """Tasks whose data ships with ftkit."""
+METADATA_FILE = "metadata.json"
+"""Written last into a prepared folder: its presence says that the folder is whole."""
+EXAMPLES_KEPT = 5
 
-ROLES = ("system", "user", "assistant", "tool")
+
+@dataclass
+class Report:
+    """What became of the rows: always `read == kept + sum(dropped.values())`.
+
+    Attributes:
+        read: rows met.
+        kept: rows left.
+        dropped: rows left out, by reason.
+        formats: rows by the format they were recognised as; see `ftkit.data.formats.FORMATS`.
+        examples: for each reason the first few rows left out: where they stand or how they begin.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def drop(self, reason: str, example: str, *, was_kept: bool = True) -> None:
+        """Count one row out; `was_kept` says whether it had been counted as kept before."""
+        self.kept -= was_kept
+        self.dropped[reason] += 1
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES_KEPT:
+            shown.append(example[:200])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries, for JSON."""
+        return vars(self) | {"dropped": dict(self.dropped), "formats": dict(self.formats)}
+
+    def __str__(self) -> str:
+        reasons = "".join(
+            f"\n  {count:,} {reason}: {self.examples[reason][0]}" for reason, count in self.dropped.most_common()
+        )
+        formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
+        left_out = f", {sum(self.dropped.values()):,} left out" if self.dropped else ""
+        return f"{self.read:,} rows read ({formats}), {self.kept:,} kept{left_out}{reasons}"
 
 
-def load_data(source: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Read `source` into `{split: rows}`, every row in the messages format.
+def load_data(source: "str | Path | DataFrame | Dataset | DatasetDict") -> "dict[str, list[dict[str, Any]] | Dataset]":
+    """Read `source` into `{split: rows}`, every row in the messages format, or plain `text`.
 
     Args:
-        source: a shipped task (`"tickets"`), a folder with `train.jsonl` and, where there are any, `validation.jsonl`
-            and `test.jsonl` (`.json` too), or one such file, which becomes the split `train`.
+        source: a shipped task (`"tickets"`); a folder with `train.jsonl` and, where there are any, `validation.jsonl`
+            and `test.jsonl` (also .json, .csv, .parquet, and .gz or .zst behind); one such file, which becomes the
+            split `train`; a pandas DataFrame, a `datasets.Dataset` or `DatasetDict`; a data set's name on the hub; or a
+            folder that `ftkit prepare` wrote, whose splits come memory-mapped, with `input_ids` and `labels`.
 
     Raises:
-        DataError: the source does not exist, holds no rows, or a line of it is broken; the text names file and line.
+        DataError: the source does not exist, holds no rows, or a row of it is broken; the text names file and line.
     """
-    if str(source) in BUILTIN:
-        root = files("ftkit.data") / "builtin" / str(source)
-        return {split: read_rows(Path(str(root / f"{split}.jsonl"))) for split in SPLITS}
-    path = Path(source)
-    if path.is_file():
-        return {"train": read_rows(path)}
-    if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(
-            f"{path} does not exist; give a .jsonl or .json file, a folder that holds train.jsonl, or one of "
-            f"{', '.join(BUILTIN)}.{near_matches(path.name, [*BUILTIN, *beside])}"
-        )
-    found = {s: p for s in SPLITS for p in (path / f"{s}.jsonl", path / f"{s}.json") if p.is_file()}
-    if not found:
-        raise DataError(f"{path} holds none of train.jsonl, validation.jsonl and test.jsonl; name its files so.")
-    return {split: read_rows(file) for split, file in found.items()}
+    if is_prepared(source):
+        from datasets import load_from_disk
+
+        return dict(load_from_disk(str(source)))
+    return {split: _strict(located) for split, located in locate(source).items()}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of one `.jsonl` file (one object a line) or `.json` file (an array), in the messages format.
+    """The rows of one file, in the messages format.
 
     Raises:
-        DataError: with the file and the line (of `.json`: the row) at fault.
+        DataError: with the file and the line (of .parquet: the row) at fault.
     """
-    if path.suffix not in (".jsonl", ".json"):
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'!r}; rows are read from .jsonl or .json files.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    numbered = _lines(path, text) if path.suffix == ".jsonl" else _array(path, text)
-    rows = [to_messages(row, where) for where, row in numbered]
-    if not rows:
-        raise DataError(f"{path} is empty; it must hold at least one row.")
-    return rows
+    return _strict((str(path), read_file(Path(path))))
 
 
-def _lines(path: Path, text: str):
-    # Split at newlines only: str.splitlines would also cut at U+2028 and the like, which are legal inside JSON.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"{path}, line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}, column {error.colno}: not valid JSON ({error.msg}); mend or remove the line."
-            ) from None
-
-
-def _array(path: Path, text: str):
-    try:
-        rows = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        hint = " A file with one object a line is named .jsonl." if error.msg == "Extra data" else ""
-        raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).{hint}"
-        ) from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path} holds one JSON {type(rows).__name__}; a .json file must hold an array of rows.")
-    yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def to_messages(row: Any, where: str = "row") -> dict[str, Any]:
-    """One row in the messages format, from `messages`, `prompt`/`completion` or `instruction`/`input`/`output`.
+def read(
+    source: Any, report: Report, *, columns: dict[str, str] | None = None, strict: bool = False
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The rows of `source` as (split, where, row), broken ones left out and counted in `report`.
 
     Args:
-        row: the row as read.
-        where: how an error calls it, e.g. "data.jsonl, line 7".
-
-    Raises:
-        DataError: the row is in none of these formats, or has no assistant's answer to learn.
+        source: as in `load_data`, but for a prepared folder.
+        report: filled while the rows are read.
+        columns: as in `ftkit.data.formats.to_messages`.
+        strict: raise at the first broken row instead.
     """
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a row must be a JSON object, not {type(row).__name__}.")
-    if "messages" in row:
-        messages = row["messages"]
-    elif {"prompt", "completion"} <= row.keys():
-        messages = _turn(row["prompt"], row["completion"])
-    elif {"instruction", "output"} <= row.keys():
-        context = row.get("input")
-        messages = _turn(f"{row['instruction']}\n\n{context}" if context else row["instruction"], row["output"])
-    else:
+    for split, (_, rows) in locate(source).items():
+        for where, row in rows:
+            report.read += 1
+            try:
+                if isinstance(row, BrokenRow):
+                    raise row
+                made = to_messages(row, where, columns)
+            except BrokenRow as error:
+                if strict:
+                    raise
+                report.drop(error.reason, str(error), was_kept=False)
+                continue
+            report.kept += 1
+            report.formats["columns" if columns else recognise(row)] += 1
+            yield split, where, made
+
+
+def is_prepared(source: Any) -> bool:
+    """Whether `source` is a folder that `ftkit prepare` finished."""
+    return isinstance(source, str | Path) and all(
+        (Path(source) / name).is_file() for name in (METADATA_FILE, "dataset_dict.json")
+    )
+
+
+def locate(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
+    """`{split: (name of the file or table, its rows)}` of a source, nothing read yet but its kind."""
+    if not isinstance(source, str | Path):
+        return _tables(source)
+    if str(source) in BUILTIN:
+        root = files("ftkit.data") / "builtin" / str(source)
+        return {split: _file(Path(str(root / f"{split}.jsonl"))) for split in SPLITS}
+    path = Path(source)
+    if path.is_file():
+        return {"train": _file(path)}
+    if path.is_dir():
+        return {split: _file(file) for split, file in _splits_of(path).items()}
+    if _may_be_hub_name(str(source)):
+        return _hub(str(source))
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(
+        f"{path} does not exist; give a file ({', '.join(SUFFIXES)}), a folder that holds train.jsonl, a data set of "
+        f"the hub (owner/name), or one of {', '.join(BUILTIN)}.{near_matches(path.name, [*BUILTIN, *beside])}"
+    )
+
+
+def _file(path: Path) -> tuple[str, Iterator[Located]]:
+    return str(path), read_file(path)
+
+
+def _splits_of(folder: Path) -> dict[str, Path]:
+    found = {}
+    for split in SPLITS:
+        named = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.is_file() and suffix_of(path) in SUFFIXES and path.name.lower().split(".")[0] == split
+        ]
+        if len(named) > 1:
+            raise DataError(f"{folder} holds {' and '.join(p.name for p in named)}: keep one file a split.")
+        if named:
+            found[split] = named[0]
+    if not found:
         raise DataError(
-            f"{where}: has the fields {', '.join(map(repr, row)) or '(none)'}; expected messages, or prompt and "
-            "completion, or instruction, input and output."
+            f"{folder} holds none of train.jsonl, validation.jsonl and test.jsonl (or {', '.join(SUFFIXES[1:])}, also "
+            f"with {' or '.join(PACKED)} behind); name its files so."
         )
-    _check_messages(messages, where)
-    return {"messages": messages}
+    return found
 
 
-def _turn(user, assistant) -> list[dict]:
-    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+def _strict(located: tuple[str, Iterator[Located]]) -> list[dict[str, Any]]:
+    name, rows = located
+    made = []
+    for where, row in rows:
+        if isinstance(row, BrokenRow):
+            raise row
+        made.append(to_messages(row, where))
+    if not made:
+        raise DataError(f"{name} is empty; it must hold at least one row.")
+    return made
 
 
-def _check_messages(messages: Any, where: str) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: messages must be a list of role and content, and not empty.")
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            role = message.get("role") if isinstance(message, dict) else message
-            raise DataError(f"{where}: message {number} has the role {role!r}; expected one of {', '.join(ROLES)}.")
-        if not isinstance(message.get("content"), str):
-            raise DataError(f"{where}: message {number} ({message['role']}) has no text in content.")
-    if messages[-1]["role"] != "assistant":
-        raise DataError(
-            f"{where}: the last message is the {messages[-1]['role']}'s; it must be the assistant's answer."
-        )
-    if not messages[-1]["content"].strip():
-        raise DataError(f"{where}: the assistant's answer is empty; there is nothing to learn from it.")
+def _tables(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
+    from datasets import Dataset, DatasetDict
+    from pandas import DataFrame
+
+    if isinstance(source, DataFrame):
+        return {"train": ("the DataFrame", _frame_rows(source))}
+    if isinstance(source, Dataset):
+        return {"train": ("the Dataset", _numbered(source))}
+    if isinstance(source, DatasetDict):
+        return {split: (f"the split {split}", _numbered(rows)) for split, rows in source.items()}
+    if isinstance(source, list):
+        return {"train": ("the list", _numbered(source))}
+    raise DataError(
+        f"rows cannot be read from a {type(source).__name__}; give a path, a name, a DataFrame, a Dataset, a "
+        "DatasetDict or a list of rows."
+    )
+
+
+def _frame_rows(frame: "DataFrame") -> Iterator[Located]:
+    # The index is no column of the table, whatever it is called; a missing value is None, not the number NaN.
+    names = [str(name) for name in frame.columns]
+    for number, cells in enumerate(frame.itertuples(index=False, name=None), start=1):
+        cells = (None if isinstance(cell, float) and cell != cell else cell for cell in cells)
+        yield f"row {number}", dict(zip(names, cells, strict=True))
+
+
+def _numbered(rows) -> Iterator[Located]:
+    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _may_be_hub_name(name: str) -> bool:
+    owner, slash, rest = name.partition("/")
+    plain = all(part and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in (owner, rest))
+    return bool(slash) and plain and not owner.startswith(".") and Path(rest).suffix.lower() not in (*SUFFIXES, *PACKED)
+
+
+def _hub(name: str) -> dict[str, tuple[str, Iterator[Located]]]:
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(name)
+    except Exception as error:  # the hub's, the HTTP client's and the file formats' errors have no common class
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{name} is neither a file nor a folder, and the hub did not give it: {reason}") from None
+    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in splits.items()}

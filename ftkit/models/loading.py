@@ -110,12 +110,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
 def load_config(name: str, *, trust_remote_code: bool = False) -> "PreTrainedConfig":
     """The configuration of `name` (as for `load`, or the path of a `config.json`), without the model.
 
+    An adapter's is that of its base.
+
     Raises:
         ModelError: no such model, or a file that is no configuration.
         MissingDependency: the embedded model's wheel is not installed.
     """
+    name = str(name)
     if name in tiny.TINY:
         return tiny.build_config(name)
+    if name not in known_names() and (Path(name) / ADAPTER_FILE).is_file():
+        return load_config(_base_of(Path(name)), trust_remote_code=trust_remote_code)
     if Path(name).is_file():
         found, source = _Found(trust_remote_code), name
     else:

@@ -271,9 +271,9 @@ def build_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def build_config(name: str) -> "PreTrainedConfig":
+def build_config(name: str, tokenizer: "PreTrainedTokenizerFast | None" = None) -> "PreTrainedConfig":
     """The configuration of tiny model `name`."""
-    tokenizer = build_tokenizer(name)
+    tokenizer = tokenizer or build_tokenizer(name)
     return TINY[name].config(
         tokenizer.convert_tokens_to_ids,
         vocab_size=len(tokenizer),
@@ -298,7 +298,8 @@ def build(name: str, *, attn_implementation: str, seed: int) -> tuple["PreTraine
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     spec = TINY[name]
-    tokenizer, config = build_tokenizer(name), build_config(name)
+    tokenizer = build_tokenizer(name)
+    config = build_config(name, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attn_implementation)

@@ -14,22 +14,30 @@ class Collator:
 
     A token is padding because it stands behind the row's end, never because of its id: many models pad with the very
     token that ends a turn (SmolLM2 does), and masking by id would leave them without a stop to learn.
+
+    Packed rows bring `position_ids`. Their batch has those in place of an attention mask, since with a mask the
+    attention no longer looks for the borders between the rows packed; padding is one more row behind them.
     """
 
     pad_token_id: int
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels`, each (rows, longest row), int64."""
+        """`input_ids`, `labels` and `attention_mask`, or `position_ids` of packed rows: (rows, longest row), int64."""
         width = max(len(row["input_ids"]) for row in rows)
+        packed = "position_ids" in rows[0]
         batch = {
             "input_ids": torch.full((len(rows), width), self.pad_token_id),
-            "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
+            "position_ids" if packed else "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
             "labels": torch.full((len(rows), width), IGNORE_INDEX),
         }
         for i, row in enumerate(rows):
             n = len(row["input_ids"])
             batch["input_ids"][i, :n] = torch.tensor(row["input_ids"])
-            batch["attention_mask"][i, :n] = 1
+            if packed:
+                batch["position_ids"][i, :n] = torch.tensor(row["position_ids"])
+                batch["position_ids"][i, n:] = torch.arange(width - n)
+            else:
+                batch["attention_mask"][i, :n] = 1
             batch["labels"][i, :n] = torch.tensor(row["labels"])
         # The first position has no predecessor to be predicted from.
         batch["labels"][:, 0] = IGNORE_INDEX

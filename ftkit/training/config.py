@@ -85,8 +85,8 @@ class LoRAConfig:
     """Recompute activations in the backward pass: far less memory for a third to a half more time."""
 
     data_dir: str = "./processed_data"
-    """Training data: a folder with train.jsonl (and validation.jsonl, test.jsonl), one .jsonl or .json file, or the
-    name of a task that ships with ftkit (tickets)."""
+    """Training data: a folder that `ftkit prepare` wrote, one with train.jsonl (and validation.jsonl, test.jsonl), a
+    .jsonl, .json, .csv or .parquet file, a data set of the hub, or a task that ships with ftkit (tickets)."""
     max_seq_length: int = 2048
     """Longest row in tokens. A longer one is left out and counted, never cut: the cut would fall on its answer."""
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
-from ftkit.data.chat import encode
+from ftkit.data.chat import encode_rows
+from ftkit.data.prepared import prepared_rows
 from ftkit.data.sources import load_data
 from ftkit.errors import ConfigError, DataError
 from ftkit.export.merge import merge_and_save
@@ -61,7 +62,8 @@ class LoRAFineTuner:
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
         """Load the base in the precision of the machine, freeze it and attach the adapter to its linear layers."""
         c = self.config
-        announce_memory(c, "lora")
+        if METHODS[c.method].trains == METHODS["lora"].trains:  # the others keep other things for the backward pass
+            announce_memory(c, "lora")
         attention = c.attn_implementation
         if attention == "auto" and not c.use_flash_attention:
             attention = "sdpa"
@@ -108,7 +110,10 @@ class LoRAFineTuner:
         return self.dataset
 
     def _encode(self, split: str, rows: list[dict]) -> list[dict[str, list[int]]]:
-        encoded = [encode(self.tokenizer, row["messages"]) for row in rows]
+        if "input_ids" in rows[0]:
+            encoded = prepared_rows(rows, self.tokenizer, folder=self.config.data_dir if self.data is None else None)
+        else:
+            encoded = [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
         kept = [row for row in encoded if len(row["input_ids"]) <= self.config.max_seq_length]
         if not kept:
             shortest = min(len(row["input_ids"]) for row in encoded)

@@ -1,0 +1,226 @@
+r"""Exact duplicates, near-duplicates by MinHash, and overlap with a test set by n-grams.
+
+Texts are compared by their sets of character 5-grams, which exist in every script, after capitals, width forms and
+runs of white space were made equal. For two such sets the Jaccard similarity is :math:`J = |A \cap B| / |A \cup B|`.
+MinHash (Broder, 1997) keeps k numbers a text, each equal in two texts with probability J; cut into b bands of r,
+two texts share a band with probability :math:`1 - (1 - J^r)^b`: here 0.998 at J = 0.8 and 0.27 at J = 0.5. The pairs
+that share one are then compared exactly, so that what is reported has at least the similarity that was asked for.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+SHINGLE = 5
+"""Characters of an n-gram for near-duplicates."""
+BANDS, BAND_ROWS = 20, 6
+CONTAMINATION_NGRAM = 50
+"""Characters, without spaces and punctuation, of an n-gram for test-set overlap, as in the GPT-4 report (arXiv
+2303.08774, appendix C)."""
+CONTAMINATION_SHARE = 0.5
+"""Share of a test text's n-grams that a training text must hold to count as having seen it."""
+BOILERPLATE = 10
+"""An n-gram in more test texts than this (an instruction that all rows share) says nothing about any of them."""
+
+_BATCH = 2000
+_LOOK_BACK = 3  # rows of one bucket are compared with so many before them and with its first: linear in the rows
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def exact_keys(texts: Iterable[str]) -> np.ndarray:
+    """A 64-bit fingerprint a text, (texts,) uint64. Two different ones among a million agree with probability 3e-8."""
+    digests = b"".join(hashlib.blake2b(t.encode(errors="surrogatepass"), digest_size=8).digest() for t in texts)
+    return np.frombuffer(digests, dtype=np.uint64)
+
+
+def first_of_each(keys: np.ndarray) -> np.ndarray:
+    """For each key the index at which it stands first, (keys,) int64; a row is a repeat where that is not its own."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def near_duplicates(
+    texts_at: Callable[[Sequence[int]], list[str]],
+    count: int,
+    *,
+    threshold: float = 0.8,
+    seed: int = 42,
+    progress: bool = False,
+) -> np.ndarray:
+    """Pairs of texts whose Jaccard similarity is at least `threshold`.
+
+    Args:
+        texts_at: gives the texts at some indices, so that they can stay on disk; ascending indices, 0 to `count` - 1.
+        count: how many texts there are.
+        threshold: between 0.5 and 1. Below 0.8 more and more pairs are missed.
+        seed: of the hash functions; the same seed gives the same pairs.
+        progress: draw a bar on stderr.
+
+    Returns:
+        (pairs, 2) int64, the smaller index first. Of a large bucket of similar texts not all pairs are looked at, but
+        each text is compared with its neighbours there; memory is 200 bytes a text.
+    """
+    bands, small = _signatures(texts_at, count, seed, progress)
+    checked = np.empty(0, dtype=np.int64)
+    found = []
+    for band in bands:
+        pairs = np.setdiff1d(_bucket_pairs(band), checked, assume_unique=True)
+        # An estimate from one byte a number (b-bit MinHash, Li and König, arXiv 0910.3349) spares most comparisons;
+        # three and a half standard errors below the threshold it loses next to nothing.
+        slack = 3.5 * np.sqrt(threshold * (1 - threshold) / small.shape[1]) + 0.01
+        likely = pairs[_estimate(small, pairs, count) >= threshold - slack]
+        checked = np.union1d(checked, likely)
+        for start in range(0, len(likely), _BATCH):
+            found.append(_verified(texts_at, likely[start : start + _BATCH], count, threshold))
+    codes = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    return np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
+
+
+def drop_near(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Which texts stay, (count,) bool: going up, a text goes when it pairs with an earlier one that stays."""
+    keep = np.ones(count, dtype=bool)
+    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:
+        if keep[earlier]:
+            keep[later] = False
+    return keep
+
+
+def groups(pairs: np.ndarray, count: int) -> np.ndarray:
+    """The smallest index that each text is connected to by pairs, (count,) int64."""
+    parent = np.arange(count)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in pairs:
+        a, b = root(a), root(b)
+        parent[max(a, b)] = min(a, b)
+    while not np.array_equal(parent, above := parent[parent]):
+        parent = above
+    return parent
+
+
+def contaminated(texts: Sequence[str], references: Sequence[str], n: int = CONTAMINATION_NGRAM) -> np.ndarray:
+    """Which texts hold a test text, (texts,) bool.
+
+    A text holds a reference when at least half of the reference's n-grams of letters and digits occur in it,
+    boilerplate aside. A reference shorter than `n` must be the whole text.
+    """
+    grams, starts = _ngrams([_NOT_WORD.sub("", _normal(t)) for t in references], n)
+    owner = np.repeat(np.arange(len(references)), np.diff(starts))
+    owned = np.unique(np.stack([grams, owner.astype(np.uint64)]), axis=1)
+    distinct, counts = np.unique(owned[0], return_counts=True)
+    owned = owned[:, counts[np.searchsorted(distinct, owned[0])] <= BOILERPLATE]
+    size = np.bincount(owned[1].astype(np.int64), minlength=len(references))
+    hit = np.zeros(len(texts), dtype=bool)
+    for begin in range(0, len(texts), _BATCH):
+        part = [_NOT_WORD.sub("", _normal(t)) for t in texts[begin : begin + _BATCH]]
+        seen, starts = _ngrams(part, n)
+        reader = np.repeat(np.arange(len(part)), np.diff(starts))
+        held = np.unique(np.stack([reader.astype(np.uint64), seen])[:, np.isin(seen, owned[0])], axis=1)
+        low = np.searchsorted(owned[0], held[1], side="left")
+        times = np.searchsorted(owned[0], held[1], side="right") - low
+        at = np.repeat(low - np.concatenate([[0], np.cumsum(times)[:-1]]), times) + np.arange(times.sum())
+        reference = owned[1][at].astype(np.int64)
+        code, shared = np.unique(
+            np.repeat(held[0].astype(np.int64), times) * len(references) + reference, return_counts=True
+        )
+        enough = shared >= CONTAMINATION_SHARE * size[code % len(references)] if len(references) else shared > 0
+        hit[begin + code[enough] // max(len(references), 1)] = True
+    return hit
+
+
+def _normal(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.encode(errors="replace").decode())
+    return " ".join(text.casefold().split())
+
+
+def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all character n-grams, text after text, and where each text's begin (texts + 1). A text shorter than n
+    has one: itself."""
+    texts = [text.ljust(n) for text in texts]
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    starts = np.concatenate([[0], np.cumsum(lengths - n + 1)])
+    chars = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    if not len(chars):
+        return np.empty(0, dtype=np.uint64), starts
+    rolled = np.zeros(len(chars) - n + 1, dtype=np.uint64)
+    for offset in range(n):
+        rolled *= np.uint64(0x100000001B3)
+        rolled += chars[offset : offset + len(rolled)]
+    # Windows that reach into the next text are left out: n - 1 behind each.
+    at = np.arange(starts[-1]) + np.repeat(np.arange(len(texts)) * (n - 1), np.diff(starts))
+    return _mix(rolled[at]), starts
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: nearby inputs become far-apart outputs."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _signatures(texts_at, count: int, seed: int, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Bucket of each text in each band, (bands, count) uint32, and the low byte of each minimum, (count, k) uint8."""
+    from rensa import RMinHash
+    from tqdm.std import tqdm
+
+    k = BANDS * BAND_ROWS
+    bands = np.empty((BANDS, count), dtype=np.uint32)
+    small = np.empty((count, k), dtype=np.uint8)
+    odd = _mix(np.arange(1, BAND_ROWS + 1, dtype=np.uint64)) | np.uint64(1)
+    with tqdm(total=count, desc="near-duplicates", unit="row", disable=not progress) as bar:
+        for start in range(0, count, _BATCH):
+            end = min(start + _BATCH, count)
+            hashes, starts = _ngrams([_normal(t) for t in texts_at(range(start, end))], SHINGLE)
+            matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+                hashes, starts.astype(np.uint64), num_perm=k, seed=seed
+            )
+            rows = np.array(matrix.to_rows(), dtype=np.uint64)
+            mixed = _mix((rows.reshape(end - start, BANDS, BAND_ROWS) * odd).sum(axis=2))
+            bands[:, start:end] = (mixed >> np.uint64(32)).T
+            small[start:end] = rows & np.uint64(0xFF)
+            bar.update(end - start)
+    return bands, small
+
+
+def _bucket_pairs(band: np.ndarray) -> np.ndarray:
+    """Codes (first * count + second) of pairs in one bucket: each text with those just before it and with the first."""
+    count = len(band)
+    order = np.argsort(band, kind="stable")
+    ordered = band[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    first = np.maximum.accumulate(np.where(new, np.arange(count), 0))
+    inside = np.flatnonzero(~new)
+    codes = [order[first[inside]] * count + order[inside]]
+    for back in range(1, _LOOK_BACK + 1):
+        reach = inside[inside - back > first[inside]]
+        codes.append(order[reach - back] * count + order[reach])
+    return np.unique(np.concatenate(codes))
+
+
+def _estimate(small: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
+    matches = np.empty(len(pairs))
+    for start in range(0, len(pairs), 50_000):
+        part = pairs[start : start + 50_000]
+        matches[start : start + len(part)] = (small[part // count] == small[part % count]).mean(axis=1)
+    return (matches - 1 / 256) / (1 - 1 / 256)
+
+
+def _verified(texts_at, pairs: np.ndarray, count: int, threshold: float) -> np.ndarray:
+    wanted = np.unique(np.concatenate([pairs // count, pairs % count]))
+    hashes, starts = _ngrams([_normal(t) for t in texts_at(wanted.tolist())], SHINGLE)
+    sets = {row: np.unique(hashes[starts[i] : starts[i + 1]]) for i, row in enumerate(wanted.tolist())}
+    similar = []
+    for code in pairs.tolist():
+        a, b = sets[code // count], sets[code % count]
+        shared = len(np.intersect1d(a, b, assume_unique=True))
+        similar.append(shared >= threshold * (len(a) + len(b) - shared))
+    return pairs[np.array(similar, dtype=bool)]

@@ -1,0 +1,174 @@
+"""The formats of rows, and the one that the rest of ftkit reads.
+
+`to_messages` turns each into `{"messages": [{"role": ..., "content": ...}, ...]}`, the last message being the
+assistant's, with `tools` beside it where the row offers any; plain text stays `{"text": ...}`.
+"""
+
+from typing import Any
+
+from ftkit.errors import DataError
+
+ROLES = ("system", "user", "assistant", "tool")
+
+FORMATS = {
+    "messages": "messages: a list of role and content, with tool_calls and tools where there are any",
+    "sharegpt": "conversations: a list of from and value, or of role and content",
+    "prompt/completion": "prompt and completion: two texts, or two lists of messages",
+    "alpaca": "instruction, output (or response) and, where there is any, input and system",
+    "text": "text: trained as it stands, without a chat template",
+    "columns": "columns that were named by the caller",
+}
+"""Name of a format: what a row of it holds."""
+
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+class BrokenRow(DataError):
+    """One row that cannot be used; `reason` is the same for all rows with this fault, so that they can be counted."""
+
+    def __init__(self, where: str, what: str, reason: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.reason = reason
+
+
+def recognise(row: Any) -> str | None:
+    """The format of a row, one of `FORMATS`; None where it is in none of them."""
+    if not isinstance(row, dict):
+        return None
+    if "messages" in row:
+        return "messages"
+    if "conversations" in row:
+        return "sharegpt"
+    if {"prompt", "completion"} <= row.keys():
+        return "prompt/completion"
+    if "instruction" in row and ("output" in row or "response" in row):
+        return "alpaca"
+    return "text" if "text" in row else None
+
+
+def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = None) -> dict[str, Any]:
+    """One row in the messages format, from any of `FORMATS`.
+
+    Args:
+        row: the row as read.
+        where: how an error calls it, e.g. "data.jsonl, line 7".
+        columns: names of the row's columns by meaning: `instruction` and `response`, with `input` and `system` where
+            there are any, or `text`. They are then used and nothing is recognised.
+
+    Returns:
+        `messages` (and `tools`), or `text`. A message's content is a string; further keys of it are passed through.
+
+    Raises:
+        BrokenRow: the row is in none of the formats, or has nothing to learn from.
+    """
+    if not isinstance(row, dict):
+        raise BrokenRow(where, f"a row must be a JSON object, not {type(row).__name__}.", "not an object")
+    if columns:
+        if missing := [name for name in columns.values() if name not in row]:
+            has = ", ".join(map(repr, row))
+            raise BrokenRow(where, f"has no column {missing[0]!r}; it has {has}.", "a named column is missing")
+        if "text" in columns:
+            return _text(row[columns["text"]], where)
+        return _checked(_turns({key: row[name] for key, name in columns.items()}, where), where)
+    kind = recognise(row)
+    if kind == "text":
+        return _text(row["text"], where)
+    if kind == "alpaca":
+        return _checked(_turns({"response": row.get("output"), **row}, where), where)
+    if kind == "prompt/completion":
+        sides = (row["prompt"], "user"), (row["completion"], "assistant")
+        messages = [m for side, role in sides for m in _side(side, role, where)]
+    elif kind == "sharegpt":
+        messages = [_from_sharegpt(turn) for turn in _list(row["conversations"], "conversations", where)]
+        if isinstance(row.get("system"), str) and row["system"]:
+            messages.insert(0, {"role": "system", "content": row["system"]})
+    elif kind == "messages":
+        messages = row["messages"]
+    else:
+        fields = ", ".join(map(repr, row)) or "(none)"
+        raise BrokenRow(
+            where,
+            f"has the fields {fields}; expected messages, or conversations, or prompt and completion, or instruction, "
+            "input and output, or text.",
+            "unknown format",
+        )
+    made = _checked(messages, where)
+    return made | ({"tools": row["tools"]} if row.get("tools") else {})
+
+
+def _text(text: Any, where: str) -> dict[str, str]:
+    if not isinstance(text, str) or not text.strip():
+        raise BrokenRow(where, "the text is empty.", "empty text")
+    return {"text": text}
+
+
+def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """Turns of instruction, input, response and system. What is absent or None makes no turn of its own."""
+    instruction, context, system = (row.get(key) for key in ("instruction", "input", "system"))
+    question = f"{instruction}\n\n{context}" if isinstance(context, str) and context.strip() else instruction
+    first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return [*first, {"role": "user", "content": question}, {"role": "assistant", "content": row.get("response")}]
+
+
+def _side(side: Any, role: str, where: str) -> list[Any]:
+    return _list(side, role, where) if isinstance(side, list) else [{"role": role, "content": side}]
+
+
+def _list(value: Any, name: str, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BrokenRow(where, f"{name} must be a list, not {type(value).__name__}.", "malformed messages")
+    return value
+
+
+def _from_sharegpt(turn: Any) -> Any:
+    if not isinstance(turn, dict) or "from" not in turn:
+        return turn
+    role = _SHAREGPT_ROLES.get(turn["from"], turn["from"])
+    others = {key: value for key, value in turn.items() if key not in ("from", "value", "weight")}
+    return {"role": role, "content": turn.get("value"), **others}
+
+
+def _checked(messages: Any, where: str) -> dict[str, Any]:
+    if not isinstance(messages, list) or not messages:
+        what = "messages must be a list of role and content, and not empty."
+        raise BrokenRow(where, what, "malformed messages")
+    checked = []
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            role = message.get("role") if isinstance(message, dict) else message
+            what = f"message {number} has the role {role!r}; expected one of {', '.join(ROLES)}."
+            raise BrokenRow(where, what, "unknown role")
+        content = _plain(message.get("content"))
+        # None where a table's other rows have the key: the message itself does not.
+        message = {key: value for key, value in message.items() if value is not None}
+        if content is None and message["role"] == "assistant" and message.get("tool_calls"):
+            content = ""
+        if content is None:
+            what = f"message {number} ({message['role']}) has no text in content."
+            raise BrokenRow(where, what, "no text in a message")
+        checked.append(message | {"content": content})
+    last = checked[-1]
+    if last["role"] != "assistant":
+        what = f"the last message is the {last['role']}'s; it must be the assistant's answer."
+        raise BrokenRow(where, what, "no answer at the end")
+    if not last["content"].strip() and not last.get("tool_calls"):
+        raise BrokenRow(where, "the assistant's answer is empty; there is nothing to learn from it.", "empty answer")
+    return {"messages": checked}
+
+
+def _plain(content: Any) -> str | None:
+    """Content as a string: parts that are all text are joined; anything else that is no string is None."""
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        return "".join(part["text"] for part in content)
+    return content if isinstance(content, str) else None

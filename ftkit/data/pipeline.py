@@ -1,0 +1,429 @@
+"""`DataPreparationPipeline`: rows of any source become token rows with masks, in splits, in a folder for training."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import (
+    Dataset,
+    DatasetDict,
+    disable_progress_bars,
+    enable_progress_bars,
+    is_progress_bar_enabled,
+)
+
+from ftkit.data import batches, table
+from ftkit.data.cleaning import clean_row, clean_text, row_text
+from ftkit.data.config import DataConfig
+from ftkit.data.duplicates import contaminated, drop_near, exact_keys, first_of_each, groups, near_duplicates
+from ftkit.data.formats import to_messages
+from ftkit.data.packing import PACKABLE, best_fit, join
+from ftkit.data.prepared import vocabulary_key
+from ftkit.data.sources import EXAMPLES_KEPT, METADATA_FILE, SPLITS, Report, read
+from ftkit.data.splits import grouped_split
+from ftkit.errors import ConfigError, DataError
+from ftkit.models.families import FAMILIES
+from ftkit.models.loading import load_config, load_tokenizer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from transformers import PreTrainedTokenizerBase
+
+_ROWS_A_PROCESS = 5000
+
+
+class DataPreparationPipeline:
+    """Prepare data for fine-tuning: read, clean, deduplicate, filter, encode, split, save.
+
+        pipeline = DataPreparationPipeline(DataConfig(model_name="tiny-qwen3"))
+        splits = pipeline.run_pipeline("rows.jsonl", "prepared")
+        print(pipeline.report)
+
+    Args:
+        config: the settings.
+        progress: draw bars on stderr.
+
+    Between the steps the rows stand in a memory-mapped table in a temporary folder, which is removed with the object.
+    `report` counts what became of each row that was read: `read == kept + dropped`, by reason and with examples;
+    `mismatches` counts trained turns whose prompt was no exact prefix (see `ftkit.data.chat.Encoded`), and
+    `turns_left_out` rows of one turn that did not fit, of conversations that gave others.
+    """
+
+    def __init__(self, config: DataConfig, progress: bool = True) -> None:
+        self.config = config
+        self.progress = progress
+        self.report = Report()
+        self.mismatches = self.turns_left_out = 0
+        self.tokenizer = self._load_tokenizer()
+        self.model_family = self._detect_model_family()
+        self._made = 0
+
+    def _load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        return load_tokenizer(self.config.model_name)
+
+    def _detect_model_family(self) -> str:
+        """The family by `config.model_type`, never by a piece of the name; "unknown" where ftkit has no entry for it:
+        the chat template is the tokenizer's own in any case."""
+        known = (family.name for family in FAMILIES if self._model_type in family.model_types)
+        return next(known, "unknown")
+
+    @cached_property
+    def _model_type(self) -> str:
+        return load_config(self.config.model_name).model_type
+
+    @cached_property
+    def _work(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="ftkit-data-")
+
+    def load_data(
+        self,
+        source: "str | Path | DataFrame | Dataset | DatasetDict",
+        text_column: str = "text",
+        instruction_column: str | None = None,
+        response_column: str | None = None,
+        system_column: str | None = None,
+    ) -> Dataset:
+        """Read a source into a table of conversations; the format of each row is recognised and counted.
+
+        Args:
+            source: as in `ftkit.data.load_data`.
+            text_column: column of plain text; a name other than "text" says that the rows are plain text.
+            instruction_column, response_column, system_column: columns of instruction rows under names of their own.
+
+        Returns:
+            Columns `split`, `where` (file and line), `messages`, `tools`, `text`; see `ftkit.data.table`.
+
+        Raises:
+            DataError: the source does not exist or holds no usable row, or, under `on_error="raise"`, a row is broken.
+        """
+        columns = _named(text_column, instruction_column, response_column, system_column)
+        before = self.report.kept
+        rows = read(source, self.report, columns=columns, strict=self.config.on_error == "raise")
+        dataset = table.write(self._file("rows"), self._bar(rows, "reading"))
+        if self.report.kept == before:
+            raise DataError(f"{_name(source)} holds no usable row: {self.report}")
+        return dataset
+
+    def clean_text(self, text: str) -> str:
+        """See `ftkit.data.cleaning.clean_text`: newlines, code and every script stay."""
+        return clean_text(text)
+
+    def deduplicate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+        """Remove exact and near-duplicates, and mark in a column `group` what must stay in one split.
+
+        The first of a set of duplicates stays; of rows in several splits, the one of the test split, then validation.
+        A row of one prompt with another, or alike without being removed, shares its group.
+        """
+        order = _held_out_first(dataset)
+        if order is not None:
+            dataset = dataset.select(order)
+        count = len(dataset)
+        rows_at = self._rows_at(dataset, text_column)
+        if not count:
+            return dataset
+
+        def texts_at(indices) -> list[str]:
+            return [row_text(row) for row in rows_at(indices)]
+
+        def fingerprints(key: Callable[[dict], str]) -> np.ndarray:
+            return np.concatenate([exact_keys(map(key, rows_at(part))) for part in table.parts(count)])
+
+        same = first_of_each(fingerprints(batches.whole))
+        prompt = first_of_each(fingerprints(batches.question))
+        pairs = np.empty((0, 2), dtype=np.int64)
+        if (threshold := self.config.near_duplicate_threshold) is not None:
+            pairs = near_duplicates(texts_at, count, threshold=threshold, seed=self.config.seed, progress=self.progress)
+        keep = np.ones(count, dtype=bool)
+        if self.config.deduplicate:
+            keep = (same == np.arange(count)) & drop_near(pairs, count)
+            for i in np.flatnonzero(~keep):
+                exact = same[i] != i
+                reason = "exact duplicate" if exact else "near-duplicate"
+                self.report.drop(reason, texts_at([int(i)])[0] if self._shows(reason) else "")
+        links = np.concatenate([np.stack([prompt, np.arange(count)], axis=1), pairs])
+        group = groups(links[links[:, 0] != links[:, 1]], count)
+        if "group" in dataset.column_names:
+            dataset = dataset.remove_columns("group")
+        with self._bars():
+            return dataset.add_column("group", group).select(np.flatnonzero(keep))
+
+    def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+        """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
+        the others. See `ftkit.data.duplicates.contaminated`."""
+        held_out: list[tuple[list[str], bool]] = []
+        if self.config.decontaminate is not None:
+            others = Report()
+            rows = [row for split, _, row in read(self.config.decontaminate, others) if split in ("test", "train")]
+            held_out.append(([unit for row in rows for unit in batches.units(clean_row(row))], False))
+        rows_at = self._rows_at(dataset, text_column)
+        split = dataset["split"][:] if "split" in dataset.column_names else ["train"] * len(dataset)
+        own = [i for i, name in enumerate(split) if name == "test"]
+        if own and len(own) < len(dataset):
+            held_out.append(([unit for row in rows_at(own) for unit in batches.units(row)], True))
+        keep = np.ones(len(dataset), dtype=bool)
+        for references, spare_test in held_out:
+            for part in table.parts(len(dataset)):
+                units = [(i, unit) for i, row in zip(part, rows_at(part), strict=True) for unit in batches.units(row)]
+                for (i, unit), hit in zip(units, contaminated([u for _, u in units], references), strict=True):
+                    if hit and keep[i] and not (spare_test and split[i] == "test"):
+                        keep[i] = False
+                        self.report.drop("overlaps the test set", unit)
+        return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
+
+    def quality_filter(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+        """Leave out rows without an answer, and, unless the setting is off, those that
+        `ftkit.data.cleaning.quality_problem` objects to."""
+        judged = self._map(dataset, batches.judge, "filtering", config=self.config, text_column=text_column)
+        return self._drop_problems(judged, text_column)
+
+    def format_instruction(self, instruction: str, response: str | None, system_prompt: str | None = None) -> str:
+        """One exchange in the model's chat format, as text: the tokenizer's own template, no other.
+
+        Raises:
+            DataError: the response is empty or None.
+        """
+        row = to_messages(
+            {"instruction": instruction, "response": response, "system": system_prompt or self.config.system_prompt}
+        )
+        return self.tokenizer.apply_chat_template(row["messages"], tokenize=False, enable_thinking=False)
+
+    def process_instruction_dataset(
+        self,
+        dataset: Dataset,
+        instruction_col: str = "instruction",
+        response_col: str = "response",
+        system_col: str | None = None,
+    ) -> Dataset:
+        """A table of conversations from columns; `input` is added to the instruction where there is such a column, and
+        rows without an answer are left out and counted."""
+        columns = _named("text", instruction_col, response_col, system_col)
+        if "input" in dataset.column_names and "input" not in columns.values():
+            columns["input"] = "input"
+        if "messages" in dataset.column_names and instruction_col not in dataset.column_names:
+            return dataset  # `load_data` recognised the format already
+        rows = read(dataset, self.report, columns=columns, strict=self.config.on_error == "raise")
+        return table.write(self._file("rows"), rows)
+
+    def tokenize_dataset(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+        """Ids and labels of every row, as long as the row is; a row that does not fit is left out and counted.
+
+        Returns:
+            `input_ids`, `labels`, the conversation as `messages`, `tools` and `text`, and of `split`, `where` and
+            `group` what the table had. Where the template rewrites earlier turns, a conversation becomes several rows.
+        """
+        carried = [name for name in ("split", "where", "group") if name in dataset.column_names]
+        encoded = self._map(
+            dataset,
+            batches.encode,
+            "encoding",
+            remove=dataset.column_names,
+            features=table.encoded_features(dataset, carried),
+            tokenizer=self.tokenizer,
+            config=self.config,
+            text_column=text_column,
+            carried=carried,
+        )
+        self.mismatches += sum(encoded["mismatches"][:])
+        self.turns_left_out += sum(encoded["turns_left_out"][:])
+        return self._drop_problems(encoded.remove_columns(["mismatches", "turns_left_out"]), "text")
+
+    def create_splits(self, dataset: Dataset) -> DatasetDict:
+        """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
+
+        A table whose rows come from more than one split keeps those.
+        """
+        names = dataset["split"][:] if "split" in dataset.column_names else []
+        if len(set(names)) > 1:
+            names, rng = np.asarray(names), np.random.default_rng(self.config.seed)
+            chosen = {split: rng.permutation(np.flatnonzero(names == split)) for split in SPLITS}
+        else:
+            group = dataset["group"][:] if "group" in dataset.column_names else range(len(dataset))
+            c = self.config
+            shares = dict(zip(SPLITS, (c.train_split, c.val_split, c.test_split), strict=True))
+            chosen = grouped_split(group, shares, c.seed)
+        return DatasetDict({split: dataset.select(rows) for split, rows in chosen.items()})
+
+    def pack(self, dataset: Dataset) -> Dataset:
+        """Rows of `max_seq_length` tokens that hold several of the table's: `input_ids`, `labels`, `position_ids`.
+
+        Raises:
+            ConfigError: the model's attention would let packed rows see each other.
+        """
+        if self._model_type not in PACKABLE:
+            raise ConfigError(
+                f"packing is not for {self.config.model_name} ({self._model_type}): its attention is not known to keep "
+                "packed rows apart; set packing to False."
+            )
+        packs = best_fit([len(ids) for ids in table.column(dataset, "input_ids")], self.config.max_seq_length)
+        order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
+
+        def packed():
+            at = 0
+            for pack in packs:
+                part = order[at : at + len(pack)]
+                at += len(pack)
+                yield join([dict(zip(part, row, strict=True)) for row in zip(*part.values(), strict=True)])
+
+        return Dataset.from_generator(packed, cache_dir=self._work.name, fingerprint=f"packed-{id(packs):x}")
+
+    def run_pipeline(
+        self,
+        source: "str | Path | DataFrame | Dataset | DatasetDict",
+        output_dir: str | Path = "./processed_data",
+        instruction_col: str | None = None,
+        response_col: str | None = None,
+        text_col: str = "text",
+        system_col: str | None = None,
+    ) -> DatasetDict:
+        """All steps, and the splits with `metadata.json` in `output_dir`, which appears only when it is whole.
+
+        Args:
+            source: as in `ftkit.data.load_data`.
+            output_dir: must not exist or be empty.
+            instruction_col, response_col, system_col, text_col: columns with names of their own; without them the
+                format is recognised.
+
+        Raises:
+            ConfigError: `output_dir` is not empty.
+            DataError: nothing usable was read, or no training row is left.
+        """
+        output = Path(output_dir)
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
+        self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
+        dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
+        dataset = self._map(
+            dataset, batches.clean, "cleaning", system_prompt=self.config.system_prompt, text_column="text"
+        )
+        dataset = self.quality_filter(dataset)
+        dataset = self.deduplicate(dataset)
+        dataset = self.decontaminate(dataset)
+        dataset = self.tokenize_dataset(dataset)
+        splits = self.create_splits(dataset)
+        if not len(splits["train"]):
+            raise DataError(f"no training row is left: {self.report}")
+        inner = [name for name in ("split", "group") if name in dataset.column_names]
+        splits = splits.remove_columns(inner)
+        if self.config.packing:
+            splits["train"] = self.pack(splits["train"])
+        self._save(splits, output)
+        saved = DatasetDict.load_from_disk(str(output))
+        return DatasetDict({split: saved.get(split, rows) for split, rows in splits.items()})
+
+    def metadata(self, splits: DatasetDict) -> dict[str, Any]:
+        """What `metadata.json` holds: the model, the sizes, the settings and what became of every row."""
+        return {
+            "model_name": self.config.model_name,
+            "model_family": self.model_family,
+            "max_seq_length": self.config.max_seq_length,
+            "train_size": len(splits["train"]),
+            "val_size": len(splits["validation"]),
+            "test_size": len(splits["test"]),
+            "vocabulary": vocabulary_key(self.tokenizer),
+            "prefix_violations": self.mismatches,
+            "turns_left_out": self.turns_left_out,
+            "config": asdict(self.config),
+            "rows": self.report.as_dict(),
+        }
+
+    def _save(self, splits: DatasetDict, output: Path) -> None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        try:
+            with self._bars():
+                # A split without rows would be saved as one that cannot be loaded.
+                DatasetDict({split: rows for split, rows in splits.items() if len(rows)}).save_to_disk(str(beside))
+            (beside / METADATA_FILE).write_text(json.dumps(self.metadata(splits), indent=2, ensure_ascii=False) + "\n")
+            beside.chmod(0o755)
+            os.replace(beside, output)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _drop_problems(self, dataset: Dataset, text_column: str) -> Dataset:
+        """Rows whose `problem` is None, without that column; the others counted."""
+        problems = dataset["problem"][:] if len(dataset) else []
+        for i, problem in enumerate(problems):
+            if problem is not None:
+                shown = row_text(self._rows_at(dataset, text_column)([i])[0]) if self._shows(problem) else ""
+                self.report.drop(problem, shown)
+        dataset = dataset.remove_columns("problem")
+        if any(problem is not None for problem in problems):
+            dataset = dataset.select([i for i, problem in enumerate(problems) if problem is None])
+        return dataset
+
+    def _shows(self, reason: str) -> bool:
+        return len(self.report.examples.get(reason, [])) < EXAMPLES_KEPT
+
+    def _rows_at(self, dataset: Dataset, text_column: str) -> Callable[[Any], list[dict]]:
+        columns = [name for name in ("messages", "tools", text_column) if name in dataset.column_names]
+        if not {"messages", text_column} & set(columns):
+            has = ", ".join(dataset.column_names)
+            raise DataError(f"the table has no column {text_column!r} and no messages; it has {has}.")
+        chosen = dataset.select_columns(columns)
+        return lambda indices: table.rows_of(chosen[indices], text_column)
+
+    def _map(self, dataset: Dataset, function: Callable, what: str, remove=(), features=None, **arguments) -> Dataset:
+        workers = min(self.config.num_proc, os.cpu_count() or 1, len(dataset) // _ROWS_A_PROCESS)
+        file = self._file(what)
+        with self._bars():
+            return dataset.map(
+                function,
+                fn_kwargs=arguments,
+                batched=True,
+                num_proc=workers if workers > 1 else None,
+                remove_columns=list(remove),
+                features=features,
+                desc=what,
+                cache_file_name=str(file),
+                new_fingerprint=file.stem,
+            )
+
+    @contextmanager
+    def _bars(self) -> Iterator[None]:
+        hide = not self.progress and is_progress_bar_enabled()
+        if hide:
+            disable_progress_bars()
+        try:
+            yield
+        finally:
+            if hide:
+                enable_progress_bars()
+
+    def _bar(self, rows: Iterator, what: str) -> Iterator:
+        from tqdm.std import tqdm
+
+        return tqdm(rows, desc=what, unit="row", disable=not self.progress)
+
+    def _file(self, what: str) -> Path:
+        self._made += 1
+        return Path(self._work.name) / f"{self._made:02}-{what}.arrow"
+
+
+def _named(text: str, instruction: str | None, response: str | None, system: str | None) -> dict[str, str] | None:
+    if instruction is None and response is None:
+        return {"text": text} if text != "text" else None
+    if instruction is None or response is None:
+        raise ConfigError("instruction and response columns are named together; one of them is missing.")
+    named = {"instruction": instruction, "response": response}
+    return named | ({"system": system} if system is not None else {})
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
+
+
+def _held_out_first(dataset: Dataset) -> np.ndarray | None:
+    """An order in which test rows come first, then validation; None where all rows are of one split."""
+    names = dataset["split"][:] if "split" in dataset.column_names else []
+    if len(set(names)) < 2:
+        return None
+    rank = {"test": 0, "validation": 1}
+    return np.argsort([rank.get(name, 2) for name in names], kind="stable")

@@ -1,0 +1,180 @@
+"""Rows of one file, each with the place where it stands; a row that cannot be read is an error with that place."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ftkit.data.formats import BrokenRow, recognise
+from ftkit.errors import DataError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+PACKED = (".gz", ".zst")
+
+_NEXT_OBJECT = re.compile(r"\n\s*\{")
+
+Located = tuple[str, Any]
+"""Where a row stands, and the row or the `BrokenRow` that stands in its place."""
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that says how to read a file, in small letters and without that of a compression."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def read_file(path: Path) -> Iterator[Located]:
+    """The rows of a .jsonl, .json (array or one object a line), .csv or .parquet file, and of the text formats
+    compressed as .gz or .zst. Lines are read as a stream; an array is held whole.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    suffix = suffix_of(path)
+    readers = {".jsonl": _lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if suffix not in readers or (suffix == ".parquet" and not path.name.lower().endswith(suffix)):
+        raise DataError(
+            f"{path} ends in {path.suffix or 'nothing'!r}; rows are read from {', '.join(SUFFIXES)} files (all but "
+            ".parquet also with .gz or .zst behind)."
+        )
+    try:
+        yield from readers[suffix](path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _open(path: Path) -> io.BufferedReader:
+    from pyarrow import input_stream
+
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+    return io.BufferedReader(input_stream(str(path), compression=packed) if packed else open(path, "rb", buffering=0))
+
+
+def _lines(path: Path) -> Iterator[Located]:
+    with _open(path) as file:
+        # Cut at newlines only: str.splitlines would also cut at U+2028 and the like, which are legal inside JSON.
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n\t ")
+                if text:
+                    yield where, json.loads(text)
+            except UnicodeDecodeError as error:
+                yield where, BrokenRow(where, f"not UTF-8 at byte {error.start}; save it as UTF-8.", "not UTF-8")
+            except json.JSONDecodeError as error:
+                at, what = f"{where}, column {error.colno}", f"not valid JSON ({error.msg}); mend or remove the line."
+                yield where, BrokenRow(at, what, "not valid JSON")
+            except RecursionError:
+                yield where, BrokenRow(where, "nested too deeply to be read.", "not valid JSON")
+
+
+def _json(path: Path) -> Iterator[Located]:
+    with _open(path) as file:
+        raw = file.read()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
+    if text.lstrip().startswith("["):
+        yield from _array(path, text)
+        return
+    try:
+        value = json.loads(text) if text.strip() else []
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("{") and _is_object(text.lstrip().split("\n", 1)[0]):
+            yield from _lines(path)
+            return
+        at = f"{path}, line {error.lineno}, column {error.colno}"
+        raise DataError(f"{at}: not valid JSON ({error.msg}).") from None
+    if recognise(value):
+        yield f"{path}, line 1", value
+    elif value != []:
+        inside = ", ".join(map(repr, value)) if isinstance(value, dict) else ""
+        hint = f" It holds {inside}: save the array in it as a file of its own." if inside else ""
+        raise DataError(f"{path} holds one JSON {type(value).__name__}; a .json file must hold an array of rows.{hint}")
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _array(path: Path, text: str) -> Iterator[Located]:
+    """The elements of a JSON array, one by one. Behind a broken one, reading goes on at the next line with a `{`."""
+    decoder, at, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        line, counted = line + text.count("\n", counted, at), at
+        if at >= len(text) or text[at] == "]":
+            break
+        where = f"{path}, line {line}"
+        try:
+            row, at = decoder.raw_decode(text, at)
+            yield where, row
+        except json.JSONDecodeError as error:
+            place = f"{path}, line {error.lineno}, column {error.colno}"
+            yield where, BrokenRow(place, f"not valid JSON ({error.msg}).", "not valid JSON")
+            further = _NEXT_OBJECT.search(text, max(error.pos, at))
+            if further is None:
+                return
+            at = further.end() - 1
+    if at >= len(text):
+        yield f"{path}, line {line}", BrokenRow(f"{path}, line {line}", "the array is not closed.", "not valid JSON")
+
+
+def _csv(path: Path) -> Iterator[Located]:
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header: list[str] | None = None
+        while True:
+            line = reader.line_num + 1
+            where = f"{path}, line {line}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield where, BrokenRow(where, f"not valid CSV ({error}).", "not valid CSV")
+                continue
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+            elif len(cells) != len(header):
+                what = f"has {len(cells)} cells under {len(header)} headings."
+                yield where, BrokenRow(where, what, "wrong number of cells")
+            elif not _is_utf8(cells):
+                yield where, BrokenRow(where, "not UTF-8; save it as UTF-8.", "not UTF-8")
+            else:
+                yield where, dict(zip(header, cells, strict=True))
+
+
+def _is_utf8(cells: list[str]) -> bool:
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:  # a byte that was no UTF-8 stands in the text as half of a surrogate pair
+        return False
+    return True
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a Parquet file: {error}.") from None

@@ -1,0 +1,144 @@
+"""Files and tables as rows: every format gives the same ones, and a broken row costs no other."""
+
+import gzip
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict
+
+from ftkit.data import load_data
+from ftkit.data.sources import Report, read
+from ftkit.errors import DataError
+
+ROWS = [
+    {"instruction": "Say\nhi.", "input": "", "output": 'def f():\n    return "é"'},
+    {"instruction": "हिन्दी में?", "input": "日本語\u2028| a | b |", "output": "ठीक है, धन्यवाद"},
+    {"instruction": "Comma, \"quote\" and ';'", "input": "x", "output": "  indented"},
+]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+
+
+def messages(data):
+    return [[m["content"] for m in row["messages"]] for row in data["train"]]
+
+
+def contents(name: str) -> bytes:
+    if ".csv" in name.lower():
+        return pd.DataFrame(ROWS).to_csv(index=False).encode()
+    if name.startswith("array"):
+        return json.dumps(ROWS, ensure_ascii=False, indent=1).encode()
+    return LINES.encode()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "lines.json", "array.json", "a.csv", "A.JSON", "b.JSONL"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+def test_every_text_format_gives_the_same_rows(tmp_path, name, compression):
+    path = tmp_path / (name + compression)
+    with pa.output_stream(str(path), compression={"": None, ".gz": "gzip", ".zst": "zstd"}[compression]) as out:
+        out.write(contents(name))
+    assert messages(load_data(path)) == messages(load_data(ROWS))
+
+
+def test_tables_give_the_same_rows(tmp_path):
+    frame = pd.DataFrame(ROWS)
+    frame.to_parquet(tmp_path / "a.parquet")
+    for source in (tmp_path / "a.parquet", frame, Dataset.from_list(ROWS), DatasetDict(train=Dataset.from_list(ROWS))):
+        assert messages(load_data(source)) == messages(load_data(ROWS))
+
+
+def test_e7_11_a_dataframe_s_index_is_no_column_and_nan_is_nothing():
+    frame = pd.DataFrame([*ROWS, {"instruction": "a", "output": "b"}], index=list("abcd"))
+    row = load_data(frame)["train"][3]
+    assert [m["content"] for m in row["messages"]] == ["a", "b"]
+
+
+def test_e7_11_a_nested_file_is_no_row_and_names_where_its_rows_are(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"version": 1, "data": ROWS}))
+    with pytest.raises(DataError, match="It holds 'version', 'data': save the array"):
+        load_data(path)
+
+
+def test_a_folder_takes_any_format_and_one_file_a_split(tmp_path):
+    (tmp_path / "train.csv").write_bytes(contents("a.csv"))
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
+    data = load_data(tmp_path)
+    assert list(data) == ["train", "test"] and data["train"] == data["test"]
+    (tmp_path / "train.jsonl").write_text(LINES)
+    with pytest.raises(DataError, match="train.csv and train.jsonl: keep one"):
+        load_data(tmp_path)
+
+
+def test_a_hub_name_without_a_hub_is_one_sentence():
+    with pytest.raises(DataError, match="neither a file nor a folder, and the hub did not give it"):
+        load_data("some-owner/no-such-data")
+
+
+def test_a_type_that_holds_no_rows_is_refused():
+    with pytest.raises(DataError, match="from a int"):
+        load_data(3)
+
+
+BROKEN_LINES = b"".join(
+    [
+        LINES.splitlines(keepends=True)[0].encode(),
+        b'{"instruction": \n',
+        b'{"instruction": "\xff", "output": "x"}\n',
+        b'["not", "an", "object"]\n',
+        b'{"body": "x"}\n',
+        b'{"instruction": "a", "output": null}\n',
+        b'{"instruction": "a", "output": "  "}\n',
+        b"\n",
+        LINES.split("\n")[1].encode(),
+    ]
+)
+
+
+def test_a_broken_row_is_reported_with_file_and_line_and_costs_no_other(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(BROKEN_LINES)
+    report = Report()
+    rows = list(read(path, report))
+    assert [where for _, where, _ in rows] == [f"{path}, line 1", f"{path}, line 9"]
+    assert report.read == 8 == report.kept + sum(report.dropped.values()) and report.kept == 2
+    assert dict(report.dropped) == {
+        "not valid JSON": 1,
+        "not UTF-8": 1,
+        "not an object": 1,
+        "unknown format": 1,
+        "no text in a message": 1,
+        "empty answer": 1,
+    }
+    assert f"{path}, line 2, column" in report.examples["not valid JSON"][0]
+    assert "line 5" in report.examples["unknown format"][0]
+    with pytest.raises(DataError, match="line 2"):
+        list(read(path, Report(), strict=True))
+
+
+def test_behind_a_broken_element_of_an_array_the_rest_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    good = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    path.write_text(f'[\n{good[0]},\n{{"instruction": oops}},\n{good[1]},\n{good[2]}\n]')
+    report = Report()
+    assert len(list(read(path, report))) == 3 and report.dropped == {"not valid JSON": 1}
+    assert "line 3, column" in report.examples["not valid JSON"][0]
+    path.write_text(f"[{good[0]},\n{good[1]}")
+    report = Report()
+    assert len(list(read(path, report))) == 2 and "not closed" in report.examples["not valid JSON"][0]
+
+
+def test_broken_rows_of_a_csv_are_reported(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'prompt,completion\n"two\nlines",b\nc\n\xe9,d\ne,f\n')
+    report = Report()
+    rows = [row["messages"][0]["content"] for _, _, row in read(path, report)]
+    assert rows == ["two\nlines", "e"] and report.dropped == {"wrong number of cells": 1, "not UTF-8": 1}
+    assert "line 4" in report.examples["wrong number of cells"][0]
+
+
+def test_formats_are_counted():
+    report = Report()
+    list(read([ROWS[0], {"text": "plain"}, {"prompt": "a", "completion": "b"}], report))
+    assert report.formats == {"alpaca": 1, "text": 1, "prompt/completion": 1} and "3 rows read" in str(report)

@@ -1,0 +1,186 @@
+"""Which turns are trained, in every family, and what happens where a template does not allow it."""
+
+from importlib.resources import files
+
+import pytest
+
+from ftkit.data import encode, encode_prompt, encode_rows, render_prompt
+from ftkit.errors import ConfigError, DataError
+from ftkit.models import load_tokenizer
+from ftkit.models.families import stop_token_ids
+
+FAMILIES = ["llama3", "llama4", "qwen3", "qwen3-moe", "deepseek-v3", "deepseek-v3.2", "gemma3", "smollm"]
+CONVERSATION = [
+    {"role": "system", "content": "You are concise."},
+    {"role": "user", "content": "Say hi."},
+    {"role": "assistant", "content": "Hi!\n\tBye."},
+    {"role": "user", "content": "Again"},
+    {"role": "assistant", "content": "Hi."},
+]
+ANSWERS = ["Hi!\n\tBye.", "Hi."]
+
+
+@pytest.fixture(params=FAMILIES)
+def tokenizer(request):
+    return load_tokenizer(f"tiny-{request.param}")
+
+
+def spans(row) -> list[list[int]]:
+    """The stretches of trained tokens of a row."""
+    found, inside = [], False
+    for label in row["labels"]:
+        if label != -100 and not inside:
+            found.append([])
+        inside = label != -100
+        if inside:
+            found[-1].append(label)
+    return found
+
+
+def test_every_answer_is_trained_once_with_its_stop_token(tokenizer):
+    encoded = encode_rows(tokenizer, [{"messages": CONVERSATION}], train_on="all")[0]
+    trained = [span for row in encoded.rows for span in spans(row)]
+    assert [tokenizer.decode(span[:-1]) for span in trained] == ANSWERS
+    assert all(span[-1] in stop_token_ids(tokenizer) for span in trained)
+    assert encoded.mismatches == 0
+
+
+def test_before_every_trained_answer_stands_the_prompt_of_generation(tokenizer):
+    encoded = encode_rows(tokenizer, [{"messages": CONVERSATION}], train_on="all")[0]
+    starts = {tuple(row["input_ids"][:i]) for row in encoded.rows for i, label in enumerate(row["labels"])
+              if label != -100 and row["labels"][i - 1] == -100}  # fmt: skip
+    assert starts == {tuple(encode_prompt(tokenizer, CONVERSATION[:end])) for end in (3, 5)}
+
+
+def test_turns_that_a_template_rewrites_are_rows_of_their_own():
+    for name, ends in (("tiny-qwen3", [3, 5]), ("tiny-llama3", [5])):
+        encoded = encode_rows(load_tokenizer(name), [{"messages": CONVERSATION}], train_on="all")[0]
+        assert encoded.ends == ends
+
+
+def test_full_trains_every_token_up_to_the_last_stop(tokenizer):
+    last = encode(tokenizer, CONVERSATION)
+    row = encode_rows(tokenizer, [{"messages": CONVERSATION}], train_on="full")[0].rows[0]
+    assert row["input_ids"] == row["labels"] == last["input_ids"]
+
+
+def test_plain_text_gets_the_bos_that_the_tokenizer_uses_and_an_eos(tokenizer):
+    row = encode_rows(tokenizer, [{"text": "a\nb"}])[0].rows[0]
+    assert row["input_ids"] == [*tokenizer("a\nb")["input_ids"], tokenizer.eos_token_id]
+    trained = [label for label in row["labels"] if label != -100]
+    assert tokenizer.decode(trained[:-1]) == "a\nb" and trained[-1] == tokenizer.eos_token_id
+
+
+def test_many_at_once_are_the_same_as_one_by_one(tokenizer):
+    rows = [{"messages": CONVERSATION}, {"text": "x"}, {"messages": CONVERSATION[:3]}]
+    for train_on in ("last", "all", "full"):
+        together = encode_rows(tokenizer, rows, train_on=train_on)
+        assert together == [encode_rows(tokenizer, [row], train_on=train_on)[0] for row in rows]
+
+
+def test_a_prompt_that_is_no_prefix_is_refused_or_counted():
+    tokenizer = load_tokenizer("tiny-qwen3")
+    # The reasoning model's template: the prompt opens a block that no answer continues.
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    rows = [{"messages": CONVERSATION}]
+    with pytest.raises(DataError, match="not a prefix"):
+        encode_rows(tokenizer, rows, train_on="all")
+    encoded = encode_rows(tokenizer, rows, train_on="all", on_mismatch="common_prefix")[0]
+    assert encoded.mismatches == 2 and len(encoded.rows) == 1
+    assert [tokenizer.decode(span[:-1]) for span in spans(encoded.rows[0])] == ANSWERS
+
+
+def test_a_seam_that_the_tokenizer_merges_across_is_counted():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "h", "o", "w", "ow", "</s>"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("o", "w")], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
+    )
+    rows = [{"messages": [{"role": "user", "content": "ho"}, {"role": "assistant", "content": "w"}]}]
+    with pytest.raises(DataError, match="they part at token 1"):
+        encode_rows(tokenizer, rows)
+    encoded = encode_rows(tokenizer, rows, on_mismatch="common_prefix")[0]
+    assert encoded.mismatches == 1 and encoded.rows[0]["labels"] == [-100, 4, 5]
+
+
+def test_an_unknown_way_of_training_is_refused(tokenizer):
+    with pytest.raises(ConfigError, match="train_on must be one of"):
+        encode_rows(tokenizer, [], train_on="some")
+
+
+def trl_template(name: str) -> str:
+    return (files("trl") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+TRL = [
+    ("llama3", "llama3"),
+    ("qwen3", "qwen3"),
+    ("qwen3-moe", "qwen3"),
+    ("gemma3", "gemma3"),
+    ("deepseek-v3", "deepseekv3"),
+]
+
+
+@pytest.mark.parametrize(("family", "name"), TRL)
+@pytest.mark.parametrize("end", [3, 5])
+def test_e7_1_e7_2_conversations_are_the_strings_that_trl_ships(family, name, end):
+    tokenizer = load_tokenizer(f"tiny-{family}")
+    ours = tokenizer.apply_chat_template(CONVERSATION[:end], tokenize=False)
+    theirs = tokenizer.apply_chat_template(CONVERSATION[:end], tokenize=False, chat_template=trl_template(name))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("family", "name"), TRL[:4])
+def test_e7_2_prompts_are_the_strings_that_trl_ships(family, name):
+    tokenizer = load_tokenizer(f"tiny-{family}")
+    ours = render_prompt(tokenizer, CONVERSATION)
+    tokenizer.chat_template = trl_template(name)
+    assert ours == render_prompt(tokenizer, CONVERSATION)
+
+
+@pytest.mark.parametrize("name", ["llama3_training", "gemma3_training", "qwen3_training", "qwen2_5_training"])
+def test_the_mask_of_a_template_with_generation_markers_is_ours(name):
+    """Templates that mark the answer themselves agree with the mask that is found without marks, but for the stop token
+    that some leave out and we never do."""
+    tokenizer = load_tokenizer(f"tiny-{name.split('_')[0].replace('qwen2', 'qwen3')}")
+    tokenizer.chat_template = trl_template(name)
+    messages = CONVERSATION[:3]
+    theirs = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    row = encode_rows(tokenizer, [{"messages": messages}], train_on="all")[0].rows[0]
+    marked = [i for i, on in enumerate(theirs["assistant_masks"]) if on]
+    ours = [i for i, label in enumerate(row["labels"]) if label != -100]
+    # Theirs may begin earlier (the empty think block, which is the prompt's) and end later (the newline behind).
+    assert ours and row["input_ids"] == theirs["input_ids"][: len(row["input_ids"])]
+    assert marked[0] <= ours[0] and marked[-1] >= ours[-1] - 1
+    answer = tokenizer.decode([row["input_ids"][i] for i in ours][:-1])
+    assert answer == ANSWERS[0]
+
+
+def test_tool_turns_are_rendered_by_a_template_that_knows_them():
+    tokenizer = load_tokenizer("tiny-qwen3")
+    tokenizer.chat_template = trl_template("qwen3")
+    call = {"type": "function", "function": {"name": "add", "arguments": {"x": 1}}}
+    messages = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "It is 2."},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    encoded = encode_rows(
+        tokenizer, [{"messages": messages, "tools": tools}], train_on="all", on_mismatch="common_prefix"
+    )[0]
+    trained = [tokenizer.decode(span) for row in encoded.rows for span in spans(row)]
+    assert any('"name": "add"' in text for text in trained) and trained[-1] == "It is 2.<|im_end|>"
+    untrained = "".join(
+        tokenizer.decode([i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100])
+        for row in encoded.rows
+    )
+    assert "<tools>" in untrained and "<tool_response>\n2\n</tool_response>" in untrained
