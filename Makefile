@@ -52,7 +52,7 @@ endif
 comma := ,
 
 test: install
-	$(call step,test,$(BIN)/python -m pytest -n 2 --ignore=tests/book)
+	$(call step,test,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/book --durations=15)
 
 address: install
 	$(call step,address,$(BIN)/python -m book.address)

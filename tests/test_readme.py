@@ -29,7 +29,7 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
 def test_the_commands_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("ftkit ")]
-    assert len(commands) == 3
+    assert len(commands) == 5
     for command in commands:
         assert main([*shlex.split(command.replace("--num-samples 48", "--num-samples 4"))[1:]]) == 0, command
     assert (tmp_path / "merged/config.json").is_file()
