@@ -1,5 +1,6 @@
 """`DataPreparationPipeline`: rows of any source become token rows with masks, in splits, in a folder for training."""
 
+import inspect
 import json
 import os
 import shutil
@@ -272,7 +273,10 @@ class DataPreparationPipeline:
                 at += len(pack)
                 yield join([dict(zip(part, row, strict=True)) for row in zip(*part.values(), strict=True)])
 
-        return Dataset.from_generator(packed, cache_dir=self._work.name, fingerprint=f"packed-{id(packs):x}")
+        # A name of our own spares datasets the hashing of all the rows; Colab's datasets does not take one yet.
+        named = "fingerprint" in inspect.signature(Dataset.from_generator).parameters
+        name = {"fingerprint": f"packed-{id(packs):x}"} if named else {}
+        return Dataset.from_generator(packed, cache_dir=self._work.name, **name)
 
     def run_pipeline(
         self,

@@ -109,7 +109,7 @@ def _convert(gguf: Path, work: Path, source: str) -> None:
     """Write the converted model to `work/model`, the manifest last."""
     import torch
     from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     target = work / "model"
     start = time.monotonic()
@@ -122,7 +122,7 @@ def _convert(gguf: Path, work: Path, source: str) -> None:
     tokenizer.model_max_length = CONTEXT
     step("reading and dequantising the weights, some 15 s (2 of 4)")
     model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **_dequantized()
     )
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     model.generation_config = GenerationConfig(
@@ -143,6 +143,15 @@ def _convert(gguf: Path, work: Path, source: str) -> None:
     manifest = {"source": gguf.name, "source_sha256": source, "conversion": CONVERSION, "files": files}
     (target / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     step("done")
+
+
+def _dequantized() -> dict:
+    """The argument that asks for plain weights; a Transformers without it, such as Colab's, gives them anyway."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _move_in(work: Path, final: Path) -> None:
