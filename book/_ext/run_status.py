@@ -1,4 +1,4 @@
-"""The directive `status`: when each notebook ran, how long it took and with which versions, from the executed copies."""
+"""The directive `status`: when each notebook ran, how long it took and with what, from the executed copies."""
 
 import json
 import sys
