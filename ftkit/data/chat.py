@@ -51,7 +51,9 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str,
     return _ids(tokenizer, [render_prompt(tokenizer, messages, tools)])[0]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]]) -> dict[str, list[int]]:
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Any = None
+) -> dict[str, list[int]]:
     """Ids and labels of a conversation whose last message is the assistant's, that answer being trained.
 
     Returns:
@@ -62,7 +64,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]])
         DataError: the prompt is not an exact prefix of the conversation, in text or in ids, or the template does not
             end the answer with a token that generation stops at. Either would train something else than is generated.
     """
-    return encode_rows(tokenizer, [{"messages": messages}])[0].rows[0]
+    return encode_rows(tokenizer, [{"messages": messages, "tools": tools}])[0].rows[0]
 
 
 def encode_rows(

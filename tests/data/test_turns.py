@@ -184,3 +184,7 @@ def test_tool_turns_are_rendered_by_a_template_that_knows_them():
         for row in encoded.rows
     )
     assert "<tools>" in untrained and "<tool_response>\n2\n</tool_response>" in untrained
+    # generation is asked with the same tools
+    prompt = encode_prompt(tokenizer, messages, tools)
+    assert "<tools>" in tokenizer.decode(prompt)
+    assert encode(tokenizer, messages, tools)["input_ids"][: len(prompt)] == prompt
