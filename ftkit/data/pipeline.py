@@ -24,17 +24,18 @@ from datasets import (
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_row, clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.duplicates import contaminated, drop_near, exact_keys, first_of_each, groups, near_duplicates
+from ftkit.data.duplicates import HeldOut, drop_near, first_of_each, groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import vocabulary_key
-from ftkit.data.sources import EXAMPLES_KEPT, METADATA_FILE, SPLITS, Report, read
+from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
 from ftkit.data.splits import grouped_split
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
 if TYPE_CHECKING:
+    from datasets import Column
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
@@ -134,23 +135,17 @@ class DataPreparationPipeline:
         def texts_at(indices) -> list[str]:
             return [row_text(row) for row in rows_at(indices)]
 
-        def fingerprints(key: Callable[[dict], str]) -> np.ndarray:
-            return np.concatenate([exact_keys(map(key, rows_at(part))) for part in table.parts(count)])
-
-        same = first_of_each(fingerprints(batches.whole))
-        prompt = first_of_each(fingerprints(batches.question))
+        threshold, near = self.config.near_duplicate_threshold, self.config.near_duplicate_threshold is not None
+        arguments = {"near": near, "seed": self.config.seed, "text_column": text_column}
+        printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
+        same, prompt = (first_of_each(table.numbers(printed, name)) for name in ("whole", "question"))
         pairs = np.empty((0, 2), dtype=np.int64)
-        if (threshold := self.config.near_duplicate_threshold) is not None:
-            pairs = near_duplicates(texts_at, count, threshold=threshold, seed=self.config.seed, progress=self.progress)
-        keep = np.ones(count, dtype=bool)
-        if self.config.deduplicate:
-            keep = (same == np.arange(count)) & drop_near(pairs, count)
-            for i in np.flatnonzero(~keep):
-                exact = same[i] != i
-                reason = "exact duplicate" if exact else "near-duplicate"
-                self.report.drop(reason, texts_at([int(i)])[0] if self._shows(reason) else "")
-        links = np.concatenate([np.stack([prompt, np.arange(count)], axis=1), pairs])
-        group = groups(links[links[:, 0] != links[:, 1]], count)
+        if near:
+            pairs = similar_pairs(texts_at, table.numbers(printed, "signature"), threshold=threshold)
+        keep, group = kept_and_groups(same, prompt, pairs, self.config.deduplicate)
+        for i in np.flatnonzero(~keep):
+            reason = "exact duplicate" if same[i] != i else "near-duplicate"
+            self.report.drop(reason, texts_at([int(i)])[0] if self.report.shows(reason) else "")
         if "group" in dataset.column_names:
             dataset = dataset.remove_columns("group")
         with self._bars():
@@ -159,22 +154,20 @@ class DataPreparationPipeline:
     def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
         """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
         the others. See `ftkit.data.duplicates.contaminated`."""
-        held_out: list[tuple[list[str], bool]] = []
+        held_out: list[tuple[HeldOut, bool]] = []
         if self.config.decontaminate is not None:
-            others = Report()
-            rows = [row for split, _, row in read(self.config.decontaminate, others) if split in ("test", "train")]
-            held_out.append(([unit for row in rows for unit in batches.units(clean_row(row))], False))
+            held_out.append((HeldOut(foreign_test_texts(self.config.decontaminate)), False))
         rows_at = self._rows_at(dataset, text_column)
-        split = dataset["split"][:] if "split" in dataset.column_names else ["train"] * len(dataset)
-        own = [i for i, name in enumerate(split) if name == "test"]
-        if own and len(own) < len(dataset):
-            held_out.append(([unit for row in rows_at(own) for unit in batches.units(row)], True))
+        test = _splits(dataset) == SPLITS.index("test")
+        if test.any() and not test.all():
+            own = [unit for row in rows_at(np.flatnonzero(test)) for unit in batches.units(row)]
+            held_out.append((HeldOut(own), True))
         keep = np.ones(len(dataset), dtype=bool)
         for references, spare_test in held_out:
             for part in table.parts(len(dataset)):
                 units = [(i, unit) for i, row in zip(part, rows_at(part), strict=True) for unit in batches.units(row)]
-                for (i, unit), hit in zip(units, contaminated([u for _, u in units], references), strict=True):
-                    if hit and keep[i] and not (spare_test and split[i] == "test"):
+                for (i, unit), hit in zip(units, references.held_by([u for _, u in units]), strict=True):
+                    if hit and keep[i] and not (spare_test and test[i]):
                         keep[i] = False
                         self.report.drop("overlaps the test set", unit)
         return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
@@ -182,8 +175,10 @@ class DataPreparationPipeline:
     def quality_filter(self, dataset: Dataset, text_column: str = "text") -> Dataset:
         """Leave out rows without an answer, and, unless the setting is off, those that
         `ftkit.data.cleaning.quality_problem` objects to."""
+        if not len(dataset):
+            return dataset
         judged = self._map(dataset, batches.judge, "filtering", config=self.config, text_column=text_column)
-        return self._drop_problems(judged, text_column)
+        return self._drop_problems(dataset, judged["problem"], text_column)
 
     def format_instruction(self, instruction: str, response: str | None, system_prompt: str | None = None) -> str:
         """One exchange in the model's chat format, as text: the tokenizer's own template, no other.
@@ -221,32 +216,33 @@ class DataPreparationPipeline:
             `group` what the table had. Where the template rewrites earlier turns, a conversation becomes several rows.
         """
         carried = [name for name in ("split", "where", "group") if name in dataset.column_names]
+        if not len(dataset):
+            return dataset
         encoded = self._map(
             dataset,
             batches.encode,
             "encoding",
-            remove=dataset.column_names,
-            features=table.encoded_features(dataset, carried),
             tokenizer=self.tokenizer,
             config=self.config,
             text_column=text_column,
             carried=carried,
         )
-        self.mismatches += sum(encoded["mismatches"][:])
-        self.turns_left_out += sum(encoded["turns_left_out"][:])
-        return self._drop_problems(encoded.remove_columns(["mismatches", "turns_left_out"]), "text")
+        self.mismatches += int(table.numbers(encoded, "mismatches").sum())
+        self.turns_left_out += int(table.numbers(encoded, "turns_left_out").sum())
+        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded["problem"]
+        return self._drop_problems(encoded, problems, "text")
 
     def create_splits(self, dataset: Dataset) -> DatasetDict:
         """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
 
         A table whose rows come from more than one split keeps those.
         """
-        names = dataset["split"][:] if "split" in dataset.column_names else []
-        if len(set(names)) > 1:
-            names, rng = np.asarray(names), np.random.default_rng(self.config.seed)
-            chosen = {split: rng.permutation(np.flatnonzero(names == split)) for split in SPLITS}
+        names = _splits(dataset)
+        if len(set(names.tolist())) > 1:
+            rng = np.random.default_rng(self.config.seed)
+            chosen = {split: rng.permutation(np.flatnonzero(names == i)) for i, split in enumerate(SPLITS)}
         else:
-            group = dataset["group"][:] if "group" in dataset.column_names else range(len(dataset))
+            group = table.numbers(dataset, "group") if "group" in dataset.column_names else range(len(dataset))
             c = self.config
             shares = dict(zip(SPLITS, (c.train_split, c.val_split, c.test_split), strict=True))
             chosen = grouped_split(group, shares, c.seed)
@@ -263,7 +259,7 @@ class DataPreparationPipeline:
                 f"packing is not for {self.config.model_name} ({self._model_type}): its attention is not known to keep "
                 "packed rows apart; set packing to False."
             )
-        packs = best_fit([len(ids) for ids in table.column(dataset, "input_ids")], self.config.max_seq_length)
+        packs = best_fit(table.lengths(dataset, "input_ids").tolist(), self.config.max_seq_length)
         order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
 
         def packed():
@@ -351,43 +347,43 @@ class DataPreparationPipeline:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _drop_problems(self, dataset: Dataset, text_column: str) -> Dataset:
-        """Rows whose `problem` is None, without that column; the others counted."""
-        problems = dataset["problem"][:] if len(dataset) else []
+    def _drop_problems(self, dataset: Dataset, problems: "Column", text_column: str) -> Dataset:
+        """Rows without a problem; the others counted."""
+        kept = []
         for i, problem in enumerate(problems):
-            if problem is not None:
-                shown = row_text(self._rows_at(dataset, text_column)([i])[0]) if self._shows(problem) else ""
-                self.report.drop(problem, shown)
-        dataset = dataset.remove_columns("problem")
-        if any(problem is not None for problem in problems):
-            dataset = dataset.select([i for i, problem in enumerate(problems) if problem is None])
-        return dataset
-
-    def _shows(self, reason: str) -> bool:
-        return len(self.report.examples.get(reason, [])) < EXAMPLES_KEPT
+            if problem is None:
+                kept.append(i)
+                continue
+            shown = row_text(self._rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
+            self.report.drop(problem, shown)
+        return dataset if len(kept) == len(dataset) else dataset.select(kept)
 
     def _rows_at(self, dataset: Dataset, text_column: str) -> Callable[[Any], list[dict]]:
         columns = [name for name in ("messages", "tools", text_column) if name in dataset.column_names]
         if not {"messages", text_column} & set(columns):
             has = ", ".join(dataset.column_names)
             raise DataError(f"the table has no column {text_column!r} and no messages; it has {has}.")
-        chosen = dataset.select_columns(columns)
+        chosen = dataset.with_format("arrow", columns=columns)
         return lambda indices: table.rows_of(chosen[indices], text_column)
 
-    def _map(self, dataset: Dataset, function: Callable, what: str, remove=(), features=None, **arguments) -> Dataset:
+    def _map(self, dataset: Dataset, function: Callable, what: str, **arguments) -> Dataset:
+        """The tables that `function` makes of the table's batches, in as many processes as are worth their start."""
         workers = min(self.config.num_proc, os.cpu_count() or 1, len(dataset) // _ROWS_A_PROCESS)
         file = self._file(what)
         with self._bars():
-            return dataset.map(
-                function,
-                fn_kwargs=arguments,
-                batched=True,
-                num_proc=workers if workers > 1 else None,
-                remove_columns=list(remove),
-                features=features,
-                desc=what,
-                cache_file_name=str(file),
-                new_fingerprint=file.stem,
+            return (
+                dataset.with_format("arrow")
+                .map(
+                    function,
+                    fn_kwargs=arguments,
+                    batched=True,
+                    num_proc=workers if workers > 1 else None,
+                    remove_columns=dataset.column_names,
+                    desc=what,
+                    cache_file_name=str(file),
+                    new_fingerprint=file.stem,
+                )
+                .with_format(None)
             )
 
     @contextmanager
@@ -424,10 +420,44 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
 
 
+def kept_and_groups(
+    same: np.ndarray, prompt: np.ndarray, pairs: np.ndarray, deduplicate: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stay, (rows,) bool, and the group of each, (rows,) int64, whose rows belong into one split.
+
+    Args:
+        same, prompt: for each row the first that is equal to it, and the first that asks the same, (rows,).
+        pairs: of rows that are alike, (pairs, 2).
+        deduplicate: whether any goes.
+    """
+    count = len(same)
+    every = np.arange(count)
+    keep = (same == every) & drop_near(pairs, count) if deduplicate else np.ones(count, dtype=bool)
+    links = np.concatenate([np.stack([prompt, every], axis=1), pairs])
+    return keep, groups(links[links[:, 0] != links[:, 1]], count)
+
+
+def foreign_test_texts(source: str) -> list[str]:
+    """What a test set asks and answers: of a folder or a task its test split, where it has one, of a file all."""
+    rows: dict[str, list[dict]] = {}
+    for split, _, row in read(source, Report()):
+        rows.setdefault(split, []).append(clean_row(row))
+    return [unit for row in rows.get("test", rows.get("train", [])) for unit in batches.units(row)]
+
+
+def _splits(dataset: Dataset) -> np.ndarray:
+    """The split of each row as its number in `SPLITS`, (rows,) int64; all 0 where the table does not tell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "split" not in dataset.column_names:
+        return np.zeros(len(dataset), dtype=np.int64)
+    known = pa.array(SPLITS)
+    made = [pc.index_in(part["split"], known).to_numpy() for part in table.stretches(dataset, ["split"])]
+    return np.concatenate(made).astype(np.int64) if made else np.empty(0, dtype=np.int64)
+
+
 def _held_out_first(dataset: Dataset) -> np.ndarray | None:
     """An order in which test rows come first, then validation; None where all rows are of one split."""
-    names = dataset["split"][:] if "split" in dataset.column_names else []
-    if len(set(names)) < 2:
-        return None
-    rank = {"test": 0, "validation": 1}
-    return np.argsort([rank.get(name, 2) for name in names], kind="stable")
+    splits = _splits(dataset)
+    return np.argsort(-splits, kind="stable") if len(set(splits.tolist())) > 1 else None

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -51,6 +51,10 @@ class Report:
         shown = self.examples.setdefault(reason, [])
         if len(shown) < EXAMPLES_KEPT:
             shown.append(example[:200])
+
+    def shows(self, reason: str) -> bool:
+        """Whether there is room for one more example of `reason`."""
+        return len(self.examples.get(reason, [])) < EXAMPLES_KEPT
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries, for JSON."""
@@ -194,7 +198,7 @@ def _tables(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     if isinstance(source, Dataset):
         return {"train": ("the Dataset", _numbered(source))}
     if isinstance(source, DatasetDict):
-        return {split: (f"the split {split}", _numbered(rows)) for split, rows in source.items()}
+        return {split: (f"the split {split}", _numbered(rows)) for split, rows in _known("the DatasetDict", source)}
     if isinstance(source, list):
         return {"train": ("the list", _numbered(source))}
     raise DataError(
@@ -229,4 +233,13 @@ def _hub(name: str) -> dict[str, tuple[str, Iterator[Located]]]:
     except Exception as error:  # the hub's, the HTTP client's and the file formats' errors have no common class
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name} is neither a file nor a folder, and the hub did not give it: {reason}") from None
-    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in splits.items()}
+    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in _known(name, splits)}
+
+
+def _known(name: str, splits: "DatasetDict") -> "ItemsView[str, Dataset]":
+    if others := [split for split in splits if split not in SPLITS]:
+        raise DataError(
+            f"{name} has the splits {', '.join(splits)}; {' and '.join(others)} would be lost: give a DatasetDict whose "
+            f"splits are named {', '.join(SPLITS)}, or one split alone."
+        )
+    return splits.items()

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
 from ftkit import DataConfig, DataPreparationPipeline
 from ftkit.data import load_data
 from ftkit.data.duplicates import contaminated
-from ftkit.data.table import restore, store
+from ftkit.data.table import arrays, restore, rows_of, write
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import stop_token_ids
 
@@ -259,13 +260,19 @@ def test_turns_of_their_own_stay_on_one_side_and_nothing_is_lost(tmp_path):
     assert sum(map(len, sides)) == 30 and sum(map(len, splits.values())) == 60 and made.mismatches == 0
 
 
-def test_the_table_gives_back_what_it_was_given():
+def test_the_table_gives_back_what_it_was_given(tmp_path):
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": [1, None]}}}
     row = {
         "messages": [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "é"}],
         "tools": [call],
     }
-    assert restore(store(row)) == row and restore(store({"text": "x"})) == {"text": "x"}
+    rows = [{"text": "x"}, row, {"text": "y"}, {"messages": row["messages"][1:]}]
+    table = pa.table(arrays(rows))
+    assert rows_of(table) == rows and rows_of(table.slice(1, 2)) == rows[1:3]
+    for count in (0, 3, 2000, 2001):  # the table is written in stretches of a thousand
+        written = write(tmp_path / f"{count}.arrow", (("train", str(i), rows[i % 4]) for i in range(count)))
+        assert [restore(cells) for cells in written] == [rows[i % 4] for i in range(count)]
+        assert written["where"][:] == list(map(str, range(count)))
 
 
 def test_a_prepared_folder_trains_packed_or_not_and_only_its_own_vocabulary(tmp_path, capsys):

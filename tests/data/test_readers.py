@@ -76,6 +76,11 @@ def test_a_hub_name_without_a_hub_is_one_sentence():
         load_data("some-owner/no-such-data")
 
 
+def test_a_split_of_another_name_is_not_lost_in_silence():
+    with pytest.raises(DataError, match="has the splits train, dev; dev would be lost"):
+        load_data(DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS)))
+
+
 def test_a_type_that_holds_no_rows_is_refused():
     with pytest.raises(DataError, match="from a int"):
         load_data(3)
