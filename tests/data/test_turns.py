@@ -3,6 +3,8 @@
 from importlib.resources import files
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ftkit.data import encode, encode_prompt, encode_rows, render_prompt
 from ftkit.errors import ConfigError, DataError
@@ -56,6 +58,25 @@ def test_turns_that_a_template_rewrites_are_rows_of_their_own():
     for name, ends in (("tiny-qwen3", [3, 5]), ("tiny-llama3", [5])):
         encoded = encode_rows(load_tokenizer(name), [{"messages": CONVERSATION}], train_on="all")[0]
         assert encoded.ends == ends
+
+
+PIECES = [*"ab \n\té日<|>\u200d", "<|im_start|>", "<|eot_id|>", "<end_of_turn>", "assistant\n"]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+LOADED = [load_tokenizer(f"tiny-{family}") for family in FAMILIES]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(tokenizer=st.sampled_from(LOADED), turns=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+def test_where_an_answer_begins_is_what_encoding_its_prompt_says(tokenizer, turns):
+    """Prompts are not encoded for themselves (they share the whole's ids up to a special token); it must not show."""
+    messages = [
+        {"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    encoded = encode_rows(tokenizer, [{"messages": messages}], on_mismatch="common_prefix")[0]
+    row, prompt = encoded.rows[0], encode_prompt(tokenizer, messages)
+    assert (encoded.mismatches == 0) == (row["input_ids"][: len(prompt)] == prompt)
+    first = next((i for i, (a, b) in enumerate(zip(prompt, row["input_ids"], strict=False)) if a != b), len(prompt))
+    assert row["labels"] == [-100] * first + row["input_ids"][first:]
 
 
 def test_full_trains_every_token_up_to_the_last_stop(tokenizer):
