@@ -9,8 +9,9 @@ a turn is trained as a row of its own, which ends with it: there it stands as ge
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.errors import ConfigError, DataError
@@ -96,13 +97,11 @@ def encode_rows(
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
     stops = set(stop_token_ids(tokenizer))
     texts: list[str] = []
-    prompts: list[str | None] = []
     plans = []
     for row in rows:
         if "text" in row:
             plans.append(None)
             texts.append(row["text"])
-            prompts.append(None)
             continue
         messages, tools = row["messages"], row.get("tools")
         ends = [i + 1 for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -113,16 +112,14 @@ def encode_rows(
             whole = _render(tokenizer, messages[:end], tools, add_generation_prompt=False)
             if on_mismatch == "raise" and not whole.startswith(prompt):
                 _refuse(tokenizer, *_ids(tokenizer, [prompt, whole]))
-            texts.append(whole)
-            prompts.append(prompt)
-    ids = _ids(tokenizer, texts)
-    pairs = zip(_prompt_ids(tokenizer, prompts, texts, ids), ids, strict=True)
+            texts += [prompt, whole]
+    ids = iter(_ids(tokenizer, texts))
     encoded = []
     for ends in plans:
         if ends is None:
-            encoded.append(Encoded([_whole_text(tokenizer, next(pairs)[1])], [0]))
+            encoded.append(Encoded([_whole_text(tokenizer, next(ids))], [0]))
             continue
-        turns = [_turn(tokenizer, *next(pairs), stops, on_mismatch) for _ in ends]
+        turns = [_turn(tokenizer, next(ids), next(ids), stops, on_mismatch) for _ in ends]
         made, at = _together(turns, full=train_on == "full")
         encoded.append(Encoded(made, [ends[i] for i in at], sum(mismatch for *_, mismatch in turns)))
     return encoded
@@ -203,57 +200,36 @@ def _render(tokenizer, messages, tools, add_generation_prompt: bool) -> str:
 
 
 def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    """Ids of each text, without further special tokens.
 
-
-def _prompt_ids(
-    tokenizer, prompts: list[str | None], wholes: list[str], whole_ids: list[list[int]]
-) -> list[list[int] | None]:
-    """Ids of each prompt, None for None.
-
-    A tokenizer cuts a text at its special tokens and encodes each piece for itself. The ids of a prompt that the whole
-    begins with are therefore the whole's up to the last special token of the prompt, and then those of the piece
-    behind it, which is the template's and stands in every row: it is encoded once, where encoding the prompts would
-    take as long again as encoding the wholes.
+    A tokenizer cuts a text at its special tokens and encodes each piece for itself. So does this, and encodes every
+    distinct piece once: what the template writes around the contents stands in all rows, and the contents stand in the
+    prompt and in the whole.
     """
-    cuts = _cuts(tokenizer)
-    parts = [
-        (0, prompt or "") if cuts is None or prompt is None or not whole.startswith(prompt) else _last(cuts, prompt, ids)
-        for prompt, whole, ids in zip(prompts, wholes, whole_ids, strict=True)
-    ]
-    pieces = list(dict.fromkeys(piece for _, piece in parts))
-    ids_of = dict(zip(pieces, _ids(tokenizer, pieces), strict=True))
-    return [
-        None if prompt is None else ids[:head] + ids_of[piece]
-        for prompt, ids, (head, piece) in zip(prompts, whole_ids, parts, strict=True)
-    ]
+    cut = _cut(tokenizer)
+    pieces = [cut(text) for text in texts]
+    distinct = list(dict.fromkeys(piece for some in pieces for piece in some))
+    if not distinct:
+        return [[] for _ in texts]
+    ids = tokenizer(distinct, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    ids_of = dict(zip(distinct, ids, strict=True))
+    return [list(chain.from_iterable(map(ids_of.__getitem__, some))) for some in pieces]
 
 
-def _cuts(tokenizer) -> "tuple[re.Pattern, dict[str, int]] | None":
-    """A pattern of the special tokens at which the tokenizer cuts a text as it stands, and their ids."""
-    added = {} if not tokenizer.is_fast else tokenizer.added_tokens_decoder
-    tokens = {
-        token.content: i
-        for i, token in added.items()
+def _cut(tokenizer) -> Callable[[str], list[str]]:
+    """Cuts a text before each special token; one that takes the white space beside it along is not cut at."""
+    added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else ()
+    tokens = [
+        token.content
+        for token in added
         if token.special and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
-    }
-    longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
-    return (re.compile("|".join(longest_first)), tokens) if tokens else None
+    ]
+    if not tokens:
+        return lambda text: [text]
+    special = re.compile("|".join(sorted(map(re.escape, tokens), key=len, reverse=True)))
 
+    def cut(text: str) -> list[str]:
+        at = [0, *(match.start() for match in special.finditer(text)), len(text)]
+        return [text[start:end] for start, end in pairwise(at) if start < end]
 
-def _last(cuts: "tuple[re.Pattern, dict[str, int]]", prompt: str, whole_ids: list[int]) -> tuple[int, str]:
-    """How many ids of the whole stand before the prompt's last special token, and the prompt from that token on."""
-    pattern, tokens = cuts
-    found = list(pattern.finditer(prompt))
-    if not found:
-        return 0, prompt
-    token, at = found[-1].group(), -1
-    try:
-        for match in found:
-            if match.group() == token:
-                at = whole_ids.index(tokens[token], at + 1)
-    except ValueError:
-        return 0, prompt
-    return at, prompt[found[-1].start() :]
+    return cut

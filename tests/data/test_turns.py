@@ -67,16 +67,41 @@ LOADED = [load_tokenizer(f"tiny-{family}") for family in FAMILIES]
 
 @settings(max_examples=1000, deadline=None)
 @given(tokenizer=st.sampled_from(LOADED), turns=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
-def test_where_an_answer_begins_is_what_encoding_its_prompt_says(tokenizer, turns):
-    """Prompts are not encoded for themselves (they share the whole's ids up to a special token); it must not show."""
+def test_the_ids_are_those_that_the_tokenizer_gives_the_rendered_texts(tokenizer, turns):
+    """Texts are encoded in pieces, each distinct one once; it must not show."""
     messages = [
         {"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
-    encoded = encode_rows(tokenizer, [{"messages": messages}], on_mismatch="common_prefix")[0]
-    row, prompt = encoded.rows[0], encode_prompt(tokenizer, messages)
-    assert (encoded.mismatches == 0) == (row["input_ids"][: len(prompt)] == prompt)
-    first = next((i for i, (a, b) in enumerate(zip(prompt, row["input_ids"], strict=False)) if a != b), len(prompt))
+
+    def ids(messages, **options):
+        text = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **options)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    prompt, whole = ids(messages[:-1], add_generation_prompt=True), ids(messages)
+    encoded = encode_rows(tokenizer, [{"messages": messages}, {"text": turns[0][0]}], on_mismatch="common_prefix")
+    row = encoded[0].rows[0]
+    assert encode_prompt(tokenizer, messages) == prompt and row["input_ids"] == whole[: len(row["input_ids"])]
+    assert (encoded[0].mismatches == 0) == (whole[: len(prompt)] == prompt)
+    first = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
     assert row["labels"] == [-100] * first + row["input_ids"][first:]
+    plain = tokenizer(turns[0][0])["input_ids"]
+    assert encoded[1].rows[0]["input_ids"] == [*plain, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_pieces_are_encoded_as_in_their_place_where_white_space_is_marked(scheme):
+    """SentencePiece's vocabularies mark a text's beginning, all beginnings of pieces, or none."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(["<unk>", "▁", "a", "b"])}, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.add_special_tokens(["<s>", "</s>", AddedToken("<m>", rstrip=True), "x</s>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    for text in ("a b", "<s>a</s> b <s> b", "a<s><s>b<m>  a</s>", "ax</s>b</s> ", ""):
+        whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert encode_prompt(tokenizer, [{"role": "user", "content": text}]) == whole
 
 
 def test_full_trains_every_token_up_to_the_last_stop(tokenizer):
