@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftkit.data import table
 from ftkit.data.chat import Encoded, encode_rows
@@ -84,7 +84,8 @@ def encode(
 
     at, ids, rows = [], [], []
     counts: dict[str, list] = {"problem": [], "mismatches": [], "turns_left_out": []}
-    for i, (row, encoded) in enumerate(_encoded(table.rows_of(batch, text_column), tokenizer, config)):
+    options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
+    for i, (row, encoded) in enumerate(encoded_rows(table.rows_of(batch, text_column), tokenizer, **options)):
         kept, problem = [], encoded
         if isinstance(encoded, Encoded):
             fitting = [fit(made, config.max_seq_length, config.too_long) for made in encoded.rows]
@@ -111,11 +112,10 @@ def _why_nothing_fits(encoded: Encoded, config: DataConfig) -> str:
     return "longer than max_seq_length" if config.too_long == "drop" else "the prompt alone fills max_seq_length"
 
 
-def _encoded(
-    rows: list[dict], tokenizer: "PreTrainedTokenizerBase", config: DataConfig
+def encoded_rows(
+    rows: list[dict], tokenizer: "PreTrainedTokenizerBase", **options
 ) -> Iterator[tuple[dict, Encoded | str]]:
-    """Each row with its token rows, or with the reason why it has none."""
-    options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
+    """Each row with what `encode_rows` makes of it, or with the reason why it refuses the row."""
     try:
         encoded = encode_rows(tokenizer, rows, **options)
     except DataError:  # one of them: find it

@@ -77,8 +77,8 @@ def near_duplicates(
 
 
 def signatures(texts: Sequence[str], seed: int) -> np.ndarray:
-    """What `similar_pairs` compares texts by, (texts, `SIGNATURE`) uint8: the bucket of each band as four bytes, and the
-    low byte of each minimum."""
+    """What `similar_pairs` compares texts by, (texts, `SIGNATURE`) uint8: the bucket of each band as four bytes, then
+    the low byte of each minimum."""
     from rensa import RMinHash
 
     k = BANDS * BAND_ROWS
@@ -124,6 +124,23 @@ def drop_near(pairs: np.ndarray, count: int) -> np.ndarray:
         if keep[earlier]:
             keep[later] = False
     return keep
+
+
+def kept_and_groups(
+    same: np.ndarray, prompt: np.ndarray, pairs: np.ndarray, deduplicate: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stay, (rows,) bool, and the group of each, (rows,) int64, whose rows belong into one split.
+
+    Args:
+        same, prompt: for each row the first that is equal to it, and the first that asks the same, (rows,).
+        pairs: of rows that are alike, (pairs, 2).
+        deduplicate: whether any goes.
+    """
+    count = len(same)
+    every = np.arange(count)
+    keep = (same == every) & drop_near(pairs, count) if deduplicate else np.ones(count, dtype=bool)
+    links = np.concatenate([np.stack([prompt, every], axis=1), pairs])
+    return keep, groups(links[links[:, 0] != links[:, 1]], count)
 
 
 def groups(pairs: np.ndarray, count: int) -> np.ndarray:

@@ -24,12 +24,12 @@ from datasets import (
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_row, clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.duplicates import HeldOut, drop_near, first_of_each, groups, similar_pairs
+from ftkit.data.duplicates import HeldOut, first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import vocabulary_key
 from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
-from ftkit.data.splits import grouped_split
+from ftkit.data.splits import grouped_split, held_out_first, split_numbers
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
@@ -124,7 +124,7 @@ class DataPreparationPipeline:
         The first of a set of duplicates stays; of rows in several splits, the one of the test split, then validation.
         A row of one prompt with another, or alike without being removed, shares its group.
         """
-        order = _held_out_first(dataset)
+        order = held_out_first(dataset)
         if order is not None:
             dataset = dataset.select(order)
         count = len(dataset)
@@ -154,14 +154,24 @@ class DataPreparationPipeline:
     def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
         """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
         the others. See `ftkit.data.duplicates.contaminated`."""
-        held_out: list[tuple[HeldOut, bool]] = []
+        return self.leave_out(dataset, self.held_out(dataset, text_column), text_column)
+
+    def held_out(self, dataset: Dataset, text_column: str = "text") -> list[tuple[HeldOut, bool]]:
+        """The test texts that `decontaminate` looks for, each with whether rows of the table's test split may hold
+        them."""
+        found: list[tuple[HeldOut, bool]] = []
         if self.config.decontaminate is not None:
-            held_out.append((HeldOut(foreign_test_texts(self.config.decontaminate)), False))
-        rows_at = self._rows_at(dataset, text_column)
-        test = _splits(dataset) == SPLITS.index("test")
+            found.append((HeldOut(foreign_test_texts(self.config.decontaminate)), False))
+        test = split_numbers(dataset) == SPLITS.index("test")
         if test.any() and not test.all():
-            own = [unit for row in rows_at(np.flatnonzero(test)) for unit in batches.units(row)]
-            held_out.append((HeldOut(own), True))
+            rows = self._rows_at(dataset, text_column)(np.flatnonzero(test))
+            found.append((HeldOut([unit for row in rows for unit in batches.units(row)]), True))
+        return found
+
+    def leave_out(self, dataset: Dataset, held_out: list[tuple[HeldOut, bool]], text_column: str = "text") -> Dataset:
+        """The rows that hold none of the test texts of `held_out`; the others counted."""
+        rows_at = self._rows_at(dataset, text_column)
+        test = split_numbers(dataset) == SPLITS.index("test")
         keep = np.ones(len(dataset), dtype=bool)
         for references, spare_test in held_out:
             for part in table.parts(len(dataset)):
@@ -237,7 +247,7 @@ class DataPreparationPipeline:
 
         A table whose rows come from more than one split keeps those.
         """
-        names = _splits(dataset)
+        names = split_numbers(dataset)
         if len(set(names.tolist())) > 1:
             rng = np.random.default_rng(self.config.seed)
             chosen = {split: rng.permutation(np.flatnonzero(names == i)) for i, split in enumerate(SPLITS)}
@@ -295,9 +305,7 @@ class DataPreparationPipeline:
             ConfigError: `output_dir` is not empty.
             DataError: nothing usable was read, or no training row is left.
         """
-        output = Path(output_dir)
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
+        refuse_to_overwrite(output_dir)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(
@@ -306,7 +314,15 @@ class DataPreparationPipeline:
         dataset = self.quality_filter(dataset)
         dataset = self.deduplicate(dataset)
         dataset = self.decontaminate(dataset)
-        dataset = self.tokenize_dataset(dataset)
+        return self.finish(self.tokenize_dataset(dataset), output_dir)
+
+    def finish(self, dataset: Dataset, output_dir: str | Path) -> DatasetDict:
+        """The last step of `run_pipeline`: a table of token rows, split, packed where the settings say so, and saved.
+
+        Raises:
+            DataError: no training row is left.
+        """
+        output = Path(output_dir)
         splits = self.create_splits(dataset)
         if not len(splits["train"]):
             raise DataError(f"no training row is left: {self.report}")
@@ -420,21 +436,14 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
 
 
-def kept_and_groups(
-    same: np.ndarray, prompt: np.ndarray, pairs: np.ndarray, deduplicate: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows stay, (rows,) bool, and the group of each, (rows,) int64, whose rows belong into one split.
-
-    Args:
-        same, prompt: for each row the first that is equal to it, and the first that asks the same, (rows,).
-        pairs: of rows that are alike, (pairs, 2).
-        deduplicate: whether any goes.
+def refuse_to_overwrite(output_dir: str | Path) -> None:
     """
-    count = len(same)
-    every = np.arange(count)
-    keep = (same == every) & drop_near(pairs, count) if deduplicate else np.ones(count, dtype=bool)
-    links = np.concatenate([np.stack([prompt, every], axis=1), pairs])
-    return keep, groups(links[links[:, 0] != links[:, 1]], count)
+    Raises:
+        ConfigError: `output_dir` exists and is not an empty folder.
+    """
+    output = Path(output_dir)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
 
 
 def foreign_test_texts(source: str) -> list[str]:
@@ -443,21 +452,3 @@ def foreign_test_texts(source: str) -> list[str]:
     for split, _, row in read(source, Report()):
         rows.setdefault(split, []).append(clean_row(row))
     return [unit for row in rows.get("test", rows.get("train", [])) for unit in batches.units(row)]
-
-
-def _splits(dataset: Dataset) -> np.ndarray:
-    """The split of each row as its number in `SPLITS`, (rows,) int64; all 0 where the table does not tell."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if "split" not in dataset.column_names:
-        return np.zeros(len(dataset), dtype=np.int64)
-    known = pa.array(SPLITS)
-    made = [pc.index_in(part["split"], known).to_numpy() for part in table.stretches(dataset, ["split"])]
-    return np.concatenate(made).astype(np.int64) if made else np.empty(0, dtype=np.int64)
-
-
-def _held_out_first(dataset: Dataset) -> np.ndarray | None:
-    """An order in which test rows come first, then validation; None where all rows are of one split."""
-    splits = _splits(dataset)
-    return np.argsort(-splits, kind="stable") if len(set(splits.tolist())) > 1 else None

@@ -27,7 +27,7 @@ def write(path: Path, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> "Datas
     """
     from datasets import Dataset
 
-    save(path, _tables(rows))
+    save(path, row_tables(rows))
     return Dataset.from_file(str(path))
 
 
@@ -43,7 +43,8 @@ def save(path: Path, tables: "Iterable[pa.Table]") -> None:
             out.write_table(table)
 
 
-def _tables(rows: Iterable[tuple[str, str, dict[str, Any]]]) -> "Iterator[pa.Table]":
+def row_tables(rows: Iterable[tuple[str, str, dict[str, Any]]]) -> "Iterator[pa.Table]":
+    """The columns of `write` in stretches, the last of them perhaps without rows."""
     import pyarrow as pa
 
     rows, more = iter(rows), True

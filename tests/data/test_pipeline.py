@@ -1,6 +1,8 @@
 """The pipeline: each fault of a careless preparation, by its number, and what must hold of the whole."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,11 @@ import pytest
 from datasets import Dataset
 
 from ftkit import DataConfig, DataPreparationPipeline
+from ftkit.cli import main
 from ftkit.data import load_data
 from ftkit.data.duplicates import contaminated
+from ftkit.data.prepared import metadata, prepared_rows
+from ftkit.data.sources import is_prepared
 from ftkit.data.table import arrays, restore, rows_of, write
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import stop_token_ids
@@ -237,6 +242,51 @@ def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monke
     pipeline().run_pipeline([alpaca(i) for i in range(6)], tmp_path / "out")
     with pytest.raises(ConfigError, match="is not empty"):
         pipeline().run_pipeline([alpaca(i) for i in range(6)], tmp_path / "out")
+
+
+PREPARE_SLOWLY = """
+import sys
+from datasets import DatasetDict
+from ftkit.cli import main
+
+save = DatasetDict.save_to_disk
+
+def save_and_wait(self, folder, **options):
+    save(self, folder, **options)
+    print("written", flush=True)
+    sys.stdin.read()  # until somebody ends this process
+
+DatasetDict.save_to_disk = save_and_wait
+main(sys.argv[1:])
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_that_is_taken_for_whole(tmp_path, capsys):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write_text("".join(json.dumps(alpaca(i)) + "\n" for i in range(20)))
+    command = ["prepare", str(rows), "--output-dir", str(out), "--model-name", "tiny-llama3"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREPARE_SLOWLY, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "written\n"
+    process.kill()
+    process.communicate()
+    left = [path for path in tmp_path.iterdir() if path != rows]
+    assert left and not out.exists() and not any(map(is_prepared, left))
+    for path in left:
+        with pytest.raises(DataError):
+            load_data(path)
+    assert main(command) == 0 and is_prepared(out)
+    assert len(load_data(out)["train"]) == metadata(out)["train_size"] > 0
+
+
+def test_what_a_trainer_gets_of_a_prepared_folder_stays_on_disk_and_reads_like_a_list(tmp_path):
+    made, splits = prepare(tmp_path, [alpaca(i) for i in range(20)])
+    rows = prepared_rows(load_data(tmp_path / "out")["train"], made.tokenizer, tmp_path / "out")
+    assert isinstance(rows, Dataset) and rows.cache_files
+    listed = [{name: row[name] for name in ("input_ids", "labels")} for row in splits["train"]]
+    assert len(rows) == len(listed) and list(rows) == listed and rows[-1] == listed[-1]
+    assert prepared_rows(listed, made.tokenizer, None) == listed
 
 
 def test_packed_rows_hold_the_same_targets(tmp_path):

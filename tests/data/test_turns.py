@@ -70,7 +70,9 @@ LOADED = [load_tokenizer(f"tiny-{family}") for family in FAMILIES]
 def test_the_ids_are_those_that_the_tokenizer_gives_the_rendered_texts(tokenizer, turns):
     """Texts are encoded in pieces, each distinct one once; it must not show."""
     messages = [
-        {"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
 
     def ids(messages, **options):
