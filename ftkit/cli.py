@@ -132,7 +132,7 @@ def prepare(options: Prepare) -> None:
 def look_over(options: Doctor) -> int:
     from ftkit.data.checkup import doctor
 
-    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on}
+    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on, "progress": True}
     diagnosis = doctor(options.data, options.model, **settings)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(diagnosis.as_dict(), ensure_ascii=False) if options.json else diagnosis.text(color=color))

@@ -44,7 +44,8 @@ def answer(
     """Let the model answer each row's prompt and score it against the row's last message.
 
     Args:
-        rows: in the messages format; the last message, the reference, is never shown to the model.
+        rows: in the messages format, with `tools` where there are any; the last message, the reference, is never
+            shown to the model.
         score: maps a prediction and its reference to named numbers.
         generation: `max_new_tokens`, `batch_size` and `progress` of `generate`.
 
@@ -53,6 +54,6 @@ def answer(
     """
     if not rows:
         raise DataError("there are no rows to evaluate on; give at least one.")
-    predictions = generate(model, tokenizer, [row["messages"] for row in rows], **generation)
+    predictions = generate(model, tokenizer, list(rows), **generation)
     references = [row["messages"][-1]["content"] for row in rows]
     return Answers(predictions, references, [score(p, r) for p, r in zip(predictions, references, strict=True)])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def generate(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    conversations: list[list[dict[str, Any]]],
+    conversations: list[list[dict[str, Any]] | dict[str, Any]],
     *,
     max_new_tokens: int = 256,
     batch_size: int = 16,
@@ -22,7 +22,8 @@ def generate(
     """The model's answer to each conversation, in their order.
 
     Args:
-        conversations: messages; a last assistant message, the reference, is not shown to the model.
+        conversations: messages, or rows with `messages` and, where there are any, `tools`; a last assistant message,
+            the reference, is not shown to the model.
         max_new_tokens: an answer that has not stopped by then is cut there.
         batch_size: prompts at once; they are batched by length and padded on the left, so the answers do not depend on
             it but for rounding.
@@ -35,7 +36,8 @@ def generate(
     from tqdm.std import tqdm
     from transformers import GenerationConfig
 
-    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
+    prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     settings = GenerationConfig(
         do_sample=False,
