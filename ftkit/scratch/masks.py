@@ -1,0 +1,37 @@
+"""What is trained of a conversation, from first principles: render twice, compare, and label by position."""
+
+from collections.abc import Collection
+
+IGNORE = -100
+
+
+def last_answer(tokenizer, messages: list[dict], stops: Collection[int]) -> dict[str, list[int]]:
+    """Ids and labels of a conversation that ends with the assistant's answer, that answer being trained.
+
+    Args:
+        tokenizer: with a chat template.
+        stops: ids that end a turn. What the template writes behind the last of them is cut off.
+
+    Raises:
+        ValueError: the prompt is not how the conversation begins.
+    """
+    prompt = _ids(tokenizer, messages[:-1], add_generation_prompt=True)
+    ids = _ids(tokenizer, messages, add_generation_prompt=False)
+    if ids[: len(prompt)] != prompt:
+        raise ValueError("the prompt is not how the conversation begins")
+    while ids[-1] not in stops:
+        ids.pop()
+    return {"input_ids": ids, "labels": [IGNORE] * len(prompt) + ids[len(prompt) :]}
+
+
+def every_answer(tokenizer, messages: list[dict], stops: Collection[int]) -> list[dict[str, list[int]]]:
+    """One row for each answer of the assistant, which ends with it."""
+    ends = [i + 1 for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return [last_answer(tokenizer, messages[:end], stops) for end in ends]
+
+
+def _ids(tokenizer, messages, add_generation_prompt: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+    )
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
