@@ -15,8 +15,8 @@ def last_answer(tokenizer, messages: list[dict], stops: Collection[int]) -> dict
     Raises:
         ValueError: the prompt is not how the conversation begins.
     """
-    prompt = _ids(tokenizer, messages[:-1], add_generation_prompt=True)
-    ids = _ids(tokenizer, messages, add_generation_prompt=False)
+    prompt = rendered(tokenizer, messages[:-1], add_generation_prompt=True)
+    ids = rendered(tokenizer, messages, add_generation_prompt=False)
     if ids[: len(prompt)] != prompt:
         raise ValueError("the prompt is not how the conversation begins")
     while ids[-1] not in stops:
@@ -30,7 +30,7 @@ def every_answer(tokenizer, messages: list[dict], stops: Collection[int]) -> lis
     return [last_answer(tokenizer, messages[:end], stops) for end in ends]
 
 
-def _ids(tokenizer, messages, add_generation_prompt: bool) -> list[int]:
+def rendered(tokenizer, messages, add_generation_prompt: bool) -> list[int]:
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
     )
