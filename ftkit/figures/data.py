@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftkit.figures.style import COLOURS, INK
 
@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEPT, LEFT_OUT = COLOURS[0], COLOURS[3]
+
+_SPLITS = ("train", "validation", "test")
+_STEPS = {
+    "Read": ("recognise the format", ()),
+    "Clean": ("keep newlines and scripts", ()),
+    "Filter": ("judge by kind of text", ("too short", "too long", "wrong encoding", "repetitive", "few letters")),
+    "Deduplicate": ("hash, MinHash", ("exact duplicate", "near-duplicate")),
+    "Decontaminate": ("50-character n-grams", ("overlaps the test set",)),
+    "Encode": (
+        "chat template and mask",
+        ("longer than max_seq_length", "the prompt alone fills max_seq_length", "nothing to train"),
+    ),
+    "Split": ("groups stay together", ()),
+}
+"""Name of a step: what it does, and the reasons for which it leaves rows out."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,24 @@ class Step:
     does: str
     parts: Mapping[str, int]
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def pipeline_steps(metadata: Mapping[str, Any]) -> list[Step]:
+    """The steps that data went through, with their counts.
+
+    Args:
+        metadata: what `metadata.json` of a prepared folder holds, of rows that were not packed. A reason that belongs
+            to no later step is counted to reading.
+    """
+    dropped = metadata["rows"]["dropped"]
+    later = {reason for _, reasons in _STEPS.values() for reason in reasons}
+    left, steps = metadata["rows"]["read"], []
+    for name, (does, reasons) in _STEPS.items():
+        lost = {r: n for r, n in dropped.items() if r in reasons or (name == "Read" and r not in later)}
+        left -= sum(lost.values())
+        steps.append(Step(name, does, {"rows": left}, lost))
+    sizes = {split: metadata[f"{key}_size"] for split, key in zip(_SPLITS, ("train", "val", "test"), strict=True)}
+    return [*steps[:-1], Step(steps[-1].name, steps[-1].does, sizes)]
 
 
 def data_pipeline(steps: Sequence[Step]) -> "Figure":
@@ -90,6 +123,7 @@ def filling(tokens: Mapping[str, tuple[int, int, int]]) -> "Figure":
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="token positions computed in one epoch")
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=5)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3)
     return figure
 

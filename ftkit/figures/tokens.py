@@ -28,7 +28,4 @@ class TokenStrip:
             style = _CONTEXT if label == -100 else _TRAINED
             shown = html.escape(token.replace("\n", "⏎").replace(" ", "␣").replace("\t", "⇥"))
             boxes.append(f"<span style='{style}'>{shown}<br>{token_id}<br>{label}</span>")
-        return (
-            "<p>Each box: token, id, label. Green is trained; a label of -100 is not.</p>"
-            f"<div role='group' aria-label='tokens with ids and labels'>{''.join(boxes)}</div>"
-        )
+        return f"<div role='group' aria-label='tokens with their ids and labels'>{''.join(boxes)}</div>"

@@ -25,12 +25,17 @@ def jaccard(a: set, b: set) -> float:
 def signature(items: set[str], k: int, seed: int) -> np.ndarray:
     """The smallest item of the set under each of `k` random orders, (k,) int64.
 
-    An order is a hash function (a x + b) mod p. Two sets have the same smallest item with probability `jaccard`.
+    An order is a hash function (a x + b) mod p. Two sets have the same smallest
+    item with probability `jaccard`.
     """
-    rng = np.random.default_rng(seed)
-    a, b = rng.integers(1, PRIME, (2, k, 1))
-    x = [int.from_bytes(hashlib.blake2b(item.encode(), digest_size=4).digest()) % PRIME for item in items]
-    return ((a * np.array(x) + b) % PRIME).min(axis=1)
+    a, b = np.random.default_rng(seed).integers(1, PRIME, (2, k, 1))
+    x = np.array([number(item) for item in items])
+    return ((a * x + b) % PRIME).min(axis=1)
+
+
+def number(item: str) -> int:
+    """A number below `PRIME` that is always the same for the same text."""
+    return int.from_bytes(hashlib.blake2b(item.encode(), digest_size=4).digest()) % PRIME
 
 
 def found(s: float, bands: int, rows: int) -> float:

@@ -3,7 +3,9 @@
 import matplotlib as mpl
 import pytest
 
-from ftkit.figures.data import Step, band_curves, data_pipeline, filling, visible
+from ftkit import DataConfig, DataPreparationPipeline
+from ftkit.data.prepared import metadata
+from ftkit.figures.data import Step, band_curves, data_pipeline, filling, pipeline_steps, visible
 from ftkit.figures.style import use_style
 from ftkit.figures.tokens import TokenStrip
 
@@ -26,6 +28,22 @@ def test_the_pipeline_s_bars_are_the_rows_and_their_labels_the_counts():
     assert widths == [90, 10, 60, 30, 0]
     said = [text.get_text() for text in axes.texts]
     assert {"1. Read", "90", "− 10 not JSON", "2. Split", "60 train, 30 test"} <= set(said)
+
+
+def test_the_steps_of_a_prepared_folder_account_for_every_row(tmp_path):
+    rows = [{"prompt": f"Say {i} in words.", "completion": "number " + "x" * i} for i in range(3, 43)]
+    odd = [{"x": 1}, rows[0], {"prompt": "Again?", "completion": "no " * 300}, {"text": "a b c d e " + "word " * 9}]
+    config = DataConfig(model_name="tiny-llama3", near_duplicate_threshold=None, max_seq_length=150)
+    DataPreparationPipeline(config, progress=False).run_pipeline([*rows, *odd], tmp_path / "out")
+    steps = pipeline_steps(metadata(tmp_path / "out"))
+    lost = {step.name: dict(step.dropped) for step in steps if step.dropped}
+    assert lost["Read"] == {"unknown format": 1} and lost["Filter"] == {"repetitive": 1}
+    assert lost["Deduplicate"] == {"exact duplicate": 1}
+    assert (
+        sum(steps[-1].parts.values())
+        == sum(steps[-2].parts.values())
+        == 44 - sum(n for d in lost.values() for n in d.values())
+    )
 
 
 def test_curves_and_measured_points_are_drawn_as_given():
