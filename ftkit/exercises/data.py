@@ -23,9 +23,9 @@ def check_labels(labels_of: Callable[[list[int], int, int], list[int]]) -> str:
         ids = prompt + answer + [pad] * (width - len(prompt) - len(answer))
         wanted = [IGNORE] * len(prompt) + answer + [IGNORE] * (width - len(prompt) - len(answer))
         given, wrong = _call(labels_of, list(ids), len(prompt), len(prompt) + len(answer))
-        if wrong or given == wanted:
-            if wrong:
-                return wrong
+        if wrong:
+            return wrong
+        if given == wanted:
             continue
         if not isinstance(given, list) or len(given) != width:
             return f"Not yet: {width} ids need a list of {width} labels, not {given!r}."
