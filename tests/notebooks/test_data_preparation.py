@@ -1,11 +1,13 @@
 """Chapter 7 on a tiny model's tokenizer: that it runs, and that what it computed is what it says."""
 
 import re
+from dataclasses import fields
 
 import pytest
 
 from book.execute import execute, results
 from book.freshness import NOTEBOOKS
+from ftkit import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,12 @@ def test_the_doctor_names_each_fault(notebook, computed, cell, check):
 @pytest.mark.parametrize("cell", ["fault-pad-fixed", "fault-bos-fixed", "fault-lines-fixed", "fault-mask-fixed"])
 def test_what_was_mended_is_healthy(notebook, cell):
     assert printed(notebook, cell).strip().endswith("healthy")
+
+
+def test_the_steps_run_one_by_one_and_every_setting_is_explained(notebook, computed):
+    assert set(computed["by_hand"]) == {"train", "validation", "test"} and min(computed["by_hand"].values()) > 0
+    shown = printed(notebook, "settings-code")
+    assert all(f"{field.name} = " in shown for field in fields(DataConfig))
 
 
 def test_exercises_wait_and_their_solutions_are_right(notebook, computed):
