@@ -133,6 +133,8 @@ RULES = {
     "qlora fits": Question("Does QLoRA fit?", lambda c: c.fits("qlora"), "qlora", "nothing", _memory("qlora")),
 }
 """The flowchart, from the top down."""
+OUTCOMES = {"full": "full", "lora": "LoRA", "qlora": "QLoRA", "nothing": "smaller model or more GPUs"}
+"""What the questions lead to."""
 
 
 def recommend(
