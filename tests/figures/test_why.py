@@ -1,7 +1,7 @@
 import matplotlib as mpl
 import pytest
 
-from ftkit.figures.decision import break_even, weighing
+from ftkit.figures.why import break_even, weighing
 from ftkit.figures.style import use_style
 
 
