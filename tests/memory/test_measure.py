@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ftkit.loss import CHUNK_TOKENS
+from ftkit.loss import CHUNK_LOGITS
 from ftkit.memory import activations
 from ftkit.memory.activations import Step, checkpoints, logits, logits_saved, outside, saved_for_backward, transients
 from ftkit.memory.catalogue import architecture
@@ -173,14 +173,16 @@ def test_what_is_saved_does_not_depend_on_what_was_trained_before():
     assert measure_step(model, batch, optimizer) == first
 
 
-def test_chunks_are_those_of_the_loss():
-    assert activations.CHUNK_TOKENS == CHUNK_TOKENS
-    lengths = (320, 310, 300, 320)  # 625 trained positions: two chunks
-    a, described, measured = step("tiny-llama3", "lora", lengths=lengths)
-    assert described.labels > CHUNK_TOKENS
-    # Recomputed chunks keep their hidden states.
-    predicted = saved(a, described)[0] + 4 * described.labels * a.hidden
-    assert predicted == pytest.approx(measured.held, rel=0.05)
+def test_chunks_are_those_of_the_loss(monkeypatch):
+    assert activations.CHUNK_LOGITS == CHUNK_LOGITS
+    whole = step("tiny-llama3", "lora")[2].peak
+    for module in ("ftkit.loss", "ftkit.memory.activations"):
+        monkeypatch.setattr(f"{module}.CHUNK_LOGITS", 4096)  # 15 positions of this vocabulary
+    a, described, measured = step("tiny-llama3", "lora")
+    low, high = saved_for_backward(a, described)
+    loss = logits(a, described)
+    assert 15 * a.vocabulary * 4 == loss[0] < whole
+    assert low + loss[0] <= measured.peak <= high + loss[1] + transients(a, described) + measured.gradients
 
 
 def test_the_embedded_model_keeps_what_is_predicted():
