@@ -66,7 +66,9 @@ def causal_lm_loss(
         total = _SummedNLL.apply(hidden, targets, head, softcap, chunk_tokens, *parameters)
     else:
         chunks = zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
-        total = sum(nn.functional.cross_entropy(_logits(head, h, softcap).float(), y, reduction="sum") for h, y in chunks)
+        total = sum(
+            nn.functional.cross_entropy(_logits(head, h, softcap).float(), y, reduction="sum") for h, y in chunks
+        )
     return total / (max(1, targets.numel()) if num_items_in_batch is None else num_items_in_batch)
 
 
