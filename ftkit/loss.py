@@ -31,8 +31,8 @@ CHUNK_LOGITS = 2**24
 """Logits that exist at once, 64 MiB in fp32: 128 positions of a vocabulary of 131,072, 341 of one of 49,152. Smaller
 chunks save little more and leave the head's multiplication too narrow to be fast; see benchmarks/loss.py."""
 
-SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier", "logits_scale")
-"""Names under which configurations (Granite, Cohere, Falcon H1, MPT) keep a factor of the logits."""
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier", "output_multiplier")
+"""Names under which configurations (of Granite, Cohere, Falcon H1, ...) keep a factor of the logits."""
 
 
 def causal_lm_loss(
@@ -140,20 +140,21 @@ def trained_positions_only(model: nn.Module) -> Iterator[None]:
     Raises:
         ValueError: the model's own loss or logits have a part that is not computed here.
     """
-    original, head, text = model.forward, model.get_output_embeddings(), model.config.get_text_config()
+    original, text = model.forward, model.config.get_text_config()
     if getattr(text, "output_router_logits", False):
         raise ValueError("output_router_logits adds a loss of the router that is not computed here; set it to False")
     for name in SCALES:
         if getattr(text, name, None) not in (None, 1):
             raise ValueError(f"{name}={getattr(text, name)} scales this model's logits, which is not done here")
     softcap = getattr(text, "final_logit_softcapping", None)
-    # Some classes (Llama 4's text model) declare a prefix that they do not use.
-    body = getattr(model, model.base_model_prefix, None) or model.model
 
     @functools.wraps(original)
     def forward(self, *args, labels=None, num_items_in_batch=None, **kwargs):
         if labels is None:
             return original(*args, **kwargs)
+        # Looked up at every call: what shards or wraps a model may replace its parts. Some classes (Llama 4's text
+        # model) declare a prefix that they do not use.
+        body, head = getattr(self, self.base_model_prefix, None) or self.model, self.get_output_embeddings()
         hidden = body(*args, **{**kwargs, "use_cache": False}).last_hidden_state
         return {"loss": causal_lm_loss(hidden, labels, head, num_items_in_batch, softcap=softcap)}
 
