@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated
 
+from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, near_matches
-from ftkit.fields import field_docs
+from ftkit.terminal import Chat, chat
 from ftkit.training.config import LoRAConfig
 
 
@@ -221,6 +221,7 @@ COMMANDS: dict[str, tuple[type, Callable]] = {
     "prepare": (Prepare, prepare),
     "doctor": (Doctor, look_over),
     "train lora": (LoRAConfig, train_lora),
+    "chat": (Chat, chat),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
     "memory": (Memory, memory),
@@ -239,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = _command(arguments)
         options, run = COMMANDS[name]
-        return run(_parse(options, name, arguments[len(name.split()) :])) or 0
+        return run(parse(options, name, arguments[len(name.split()) :])) or 0
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2
@@ -255,24 +256,3 @@ def _command(arguments: list[str]) -> str:
             return name
     given = " ".join(a for a in arguments[:2] if not a.startswith("-"))
     raise FtkitError(f"there is no command {given!r}; there is {', '.join(COMMANDS)}.{near_matches(given, COMMANDS)}")
-
-
-def _parse(options: type, name: str, arguments: list[str]):
-    """An instance of the dataclass `options` from flags; its first field without a default is positional."""
-    import tyro
-
-    docs, fields, positional = field_docs(options), [], False
-    for field in dataclasses.fields(options):
-        kind = Annotated[field.type, tyro.conf.arg(help=docs[field.name])]
-        if field.default is dataclasses.MISSING and not positional:
-            argument = tyro.conf.arg(help=docs[field.name], metavar=field.name.upper())
-            kind, positional = tyro.conf.Positional[Annotated[field.type, argument]], True
-        fields.append((field.name, kind, dataclasses.field(default=field.default)))
-    # The flags are parsed into a plain copy of the class: its own checks then speak in their own words, below.
-    parsed = tyro.cli(
-        dataclasses.make_dataclass(options.__name__, fields, kw_only=True),
-        prog=f"ftkit {name}",
-        description=options.__doc__,
-        args=arguments,
-    )
-    return options(**vars(parsed))
