@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from ftkit.data import encode_prompt
 from ftkit.errors import DataError
-from ftkit.evaluation.answers import answer, exact_match
-from ftkit.evaluation.generate import generate
+from ftkit.evaluation.answers import answer
+from ftkit.evaluation.generate import Generation, generate, generations
+from ftkit.evaluation.metrics import exact_match
 from ftkit.models import load
 from ftkit.models.families import stop_token_ids
 
@@ -71,3 +73,62 @@ def test_no_rows_is_an_error():
     model, tokenizer = load("tiny-smollm", verbose=False)
     with pytest.raises(DataError, match="no rows"):
         answer(model, tokenizer, [])
+
+
+def test_what_never_stopped_is_reported():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=6, progress=False)
+    assert {(g.finish, g.tokens) for g in found} == {("length", 6)}
+    assert answer(model, tokenizer, [{"messages": [*PROMPTS[0], {"role": "assistant", "content": "a"}]}]).stopped
+
+
+def test_a_stopped_answer_counts_its_tokens_and_hides_the_padding_behind_it():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    prompts = [torch.tensor([encode_prompt(tokenizer, messages)]) for messages in PROMPTS]
+    free = [model.generate(p, max_new_tokens=12, do_sample=False)[0, p.shape[1] :].tolist() for p in prompts]
+    stop = free[0][4]  # said by one answer: it ends there, and the others go on
+    model.generation_config.eos_token_id = [stop]
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=5, progress=False)
+    for answer_, ids in zip(found, free, strict=True):
+        end = ids.index(stop) + 1 if stop in ids else 12
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+        assert answer_ == Generation(text, end, "stopped" if stop in ids else "length")
+    assert found[0].finish == "stopped"
+
+
+def test_e11_4_a_prompt_at_or_beyond_the_context_is_reported_and_cuts_no_other_answer():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    lengths = [len(encode_prompt(tokenizer, messages)) for messages in PROMPTS]
+    whole = generations(model, tokenizer, PROMPTS, max_new_tokens=8, progress=False)
+    model.config.max_position_embeddings = max(lengths) - 10
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=5, progress=False)
+    for before, after, length in zip(whole, found, lengths, strict=True):
+        room = model.config.max_position_embeddings - length
+        if room <= 0:
+            assert (after.finish, after.tokens, after.text) == ("prompt_too_long", 0, "")
+        else:
+            assert after.tokens == min(8, room) and before.text.startswith(after.text)
+    assert {g.finish for g in found} == {"prompt_too_long", "length"}
+    assert generations(model, tokenizer, PROMPTS[1:2], max_new_tokens=10**6, progress=False)[0].tokens < 10**3
+
+
+def test_e11_4_sampling_has_a_seed_and_leaves_the_global_generator_alone():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+
+    def drawn(**options):
+        return generate(model, tokenizer, PROMPTS, do_sample=True, max_new_tokens=8, progress=False, **options)
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert drawn(seed=3) == drawn(seed=3) != drawn(seed=4)
+    assert torch.equal(before, torch.get_rng_state())
+    greedy = generate(model, tokenizer, PROMPTS, max_new_tokens=8, progress=False)
+    assert drawn(temperature=1e-4) == greedy == drawn(top_p=1e-6)
+
+
+def test_a_generation_config_of_ones_own_still_stops_at_the_familys_tokens():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    own = GenerationConfig(max_new_tokens=5, do_sample=False, repetition_penalty=50.0)
+    found = generations(model, tokenizer, PROMPTS, generation_config=own, progress=False)
+    assert {g.tokens for g in found} == {5} and own.eos_token_id is None
+    assert [g.text for g in found] != generate(model, tokenizer, PROMPTS, max_new_tokens=5, progress=False)
