@@ -34,7 +34,11 @@ class Comparison:
     def __str__(self) -> str:
         p = "" if self.p_value is None else f", McNemar p = {self.p_value:.2g}"
         noise = "; an interval that holds 0 shows no difference" if self.verdict == "no difference shown" else ""
-        return f"{self.base:.3f} -> {self.tuned:.3f}, gain {self.gain}{p}: {self.verdict}{noise}"
+        gain = self.gain
+        return (
+            f"{self.base:.3f} -> {self.tuned:.3f}, difference {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+            f"{p}: {self.verdict}{noise}"
+        )
 
 
 def compare(

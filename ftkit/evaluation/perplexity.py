@@ -92,7 +92,7 @@ def text_likelihoods(
         sequences.append((ids, ids))
         # The first token, unless it is a BOS, which stands for no text, is predicted from nothing.
         sizes.append(len((text[:start] + text[end:]).encode(errors="surrogatepass")))
-    return _likelihoods(model, tokenizer, sequences, sizes, **options)
+    return likelihoods(model, tokenizer, sequences, sizes, **options)
 
 
 def row_likelihoods(
@@ -120,12 +120,26 @@ def row_likelihoods(
     sequences = [(row["input_ids"], row["labels"]) for row in encoded]
     sizes = [len(row["messages"][-1]["content"].encode(errors="surrogatepass")) for row in rows]
     options = {"window": window, "stride": stride, "batch_size": batch_size, "progress": progress}
-    return _likelihoods(model, tokenizer, sequences, sizes, **options)
+    return likelihoods(model, tokenizer, sequences, sizes, **options)
 
 
-def _likelihoods(
-    model, tokenizer, sequences, sizes, *, window=None, stride=None, batch_size=16, progress=True
+def likelihoods(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    sequences: Sequence[tuple[list[int], list[int]]],
+    sizes: Sequence[int],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
 ) -> list[Likelihood]:
+    """Likelihood of the labels of each (`input_ids`, `labels`), labels being -100 where nothing is asked; `sizes` are
+    the bytes that the labels of each stand for, the options those of `row_likelihoods`.
+
+    Raises:
+        DataError: there are no sequences, or the stride does not fit the window.
+    """
     import torch
     from tqdm.std import tqdm
 
