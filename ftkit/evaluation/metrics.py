@@ -157,8 +157,9 @@ def bleu(predictions: Sequence[str], references: References, tokenize: str | Non
             spaces, "13a" elsewhere.
 
     Returns:
-        `bleu`, `precisions` (four, in percent) and sacrebleu's `signature`, without which a BLEU cannot be compared. A
-        set without a single 4-gram would score 0 whatever it says; it is scored on the orders it has (`eff:yes`).
+        `bleu`, `precisions` (four, in percent) and sacrebleu's `signature`, without which a BLEU cannot be compared.
+        Where no reference has four words, every answer would score 0; n-grams up to the length that the answers have
+        are counted then (`eff:yes`).
     """
     _check(predictions, references)
     need("sacrebleu", "BLEU")
@@ -167,11 +168,11 @@ def bleu(predictions: Sequence[str], references: References, tokenize: str | Non
     right = _lists(references)
     transposed = _transposed(right)
     tokenize = tokenize or bleu_tokenizer([text for texts in right for text in texts])
-    for effective_order in (False, True):
-        metric = BLEU(tokenize=tokenize, effective_order=effective_order)
-        score = metric.corpus_score(list(predictions), transposed)
-        if score.totals[-1]:
-            break
+    cut = BLEU(tokenize=tokenize).tokenizer
+    # Decided by the references, not by the answers: two models are then scored alike.
+    short = all(len(cut(text).split()) < 4 for texts in right for text in texts)
+    metric = BLEU(tokenize=tokenize, effective_order=short)
+    score = metric.corpus_score(list(predictions), transposed)
     return {"bleu": score.score, "precisions": score.precisions, "signature": str(metric.get_signature())}
 
 
