@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.data.chat import encode_prompt
+from ftkit.evaluation.prefix import shared_prefix
 from ftkit.models.families import stop_token_ids
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def generations(
     Args:
         conversations: messages; a last assistant message, the reference, is not shown to the model.
         max_new_tokens: an answer that has not stopped by then is cut there, or where the model's context ends.
-        batch_size: prompts at once; they are batched by length and padded on the left, so greedy answers do not depend
-            on it but for rounding.
+        batch_size: prompts at once; they are batched by length and padded on the left, and what all prompts begin with
+            is read once. Greedy answers do not depend on any of that but for rounding.
         do_sample: draw from the model's distribution, sharpened by `temperature` and cut to the most likely tokens that
             make up `top_p`, instead of taking the likeliest token. torch's global generator is left as it was.
         seed: of the drawing; the same seed and batch size give the same answers.
@@ -84,13 +85,14 @@ def generations(
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.inference_mode(), torch.random.fork_rng(devices=devices), bar:
         torch.manual_seed(seed)
+        prefix = shared_prefix(model, [prompt for prompt, limit in zip(prompts, room, strict=True) if limit > 0])
         for limit, batch in _batches(prompts, room, batch_size):
             if limit > 0:
                 settings.max_new_tokens = limit
                 ids, mask = _left_padded([prompts[i] for i in batch], tokenizer.pad_token_id)
-                out = model.generate(
-                    ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
-                )
+                mask = mask.to(model.device)
+                known = {"past_key_values": prefix.cache(mask)} if prefix else {}
+                out = model.generate(ids.to(model.device), attention_mask=mask, generation_config=settings, **known)
                 for i, new in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
                     answers[i] = _generation(tokenizer, new, set(settings.eos_token_id))
             bar.update(len(batch))

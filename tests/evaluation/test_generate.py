@@ -12,6 +12,17 @@ from ftkit.evaluation.metrics import exact_match
 from ftkit.models import load
 from ftkit.models.families import stop_token_ids
 
+FAMILIES = [
+    "llama3",
+    "llama4",
+    "qwen3",
+    "qwen3-moe",
+    "deepseek-v3",
+    "deepseek-v3.2",
+    "gemma3",
+    "gemma3-vision",
+    "smollm",
+]
 PROMPTS = [[{"role": "user", "content": "x" * n}] for n in (9, 1, 30, 4, 17)]
 
 
@@ -28,7 +39,7 @@ def slow_reference(model, tokenizer, messages, n):
     return tokenizer.decode(answer, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3", "gemma3", "smollm"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_batches_give_what_one_at_a_time_gives(family, batch_size):
     model, tokenizer = load(f"tiny-{family}", verbose=False)
@@ -132,3 +143,23 @@ def test_a_generation_config_of_ones_own_still_stops_at_the_familys_tokens():
     found = generations(model, tokenizer, PROMPTS, generation_config=own, progress=False)
     assert {g.tokens for g in found} == {5} and own.eos_token_id is None
     assert [g.text for g in found] != generate(model, tokenizer, PROMPTS, max_new_tokens=5, progress=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reading_the_shared_beginning_once_changes_no_answer(family, monkeypatch):
+    model, tokenizer = load(f"tiny-{family}", verbose=False)
+    begin = "Answer in one word, and be quick about it: "
+    prompts = [[{"role": "user", "content": begin + "y" * n + "?"}] for n in (1, 90, 5, 30, 5)]
+    options = {"max_new_tokens": 10, "progress": False}
+    read = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    shared = [generations(model, tokenizer, prompts, batch_size=size, **options) for size in (1, 3, 5)]
+    with_prefix, read[:] = sum(read), []
+    monkeypatch.setattr("ftkit.evaluation.prefix.SHORTEST", 10**6)
+    alone = [generations(model, tokenizer, prompts, batch_size=size, **options) for size in (1, 3, 5)]
+    hook.remove()
+    assert shared == alone and shared[0] == shared[1] == shared[2]
+    # Tokens that were read; where a cache is of another kind (Gemma's windows, V3.2's indexer) the prefix is of no use.
+    assert (with_prefix < sum(read)) == (family not in ("llama4", "gemma3", "gemma3-vision", "deepseek-v3.2"))
