@@ -13,6 +13,8 @@ _PUBLIC = {
     "DataPreparationPipeline": "ftkit.data.pipeline",
     "FullFineTuningConfig": "ftkit.training.config",
     "FullFineTuner": "ftkit.training.full",
+    "EvaluationConfig": "ftkit.evaluation.config",
+    "LLMEvaluator": "ftkit.evaluation.evaluator",
     "LoRAConfig": "ftkit.training.config",
     "LoRAFineTuner": "ftkit.training.lora",
     "estimate_memory_requirements": "ftkit.memory.estimator",

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ftkit.training.config import TrainingConfig
 from ftkit.training.trainer import TokenTrainer, mean_loss
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -50,7 +51,7 @@ class FineTuner:
         self.adapter: Adapter | None = None
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.dataset: dict[str, list[dict[str, list[int]]]] = {}
+        self.dataset: dict[str, list[dict[str, list[int]]] | Dataset] = {}
         self.arguments: TrainingArguments | None = None
         self.trainer: TokenTrainer | None = None
         self.setup_seed()
@@ -69,8 +70,10 @@ class FineTuner:
         """bf16, fp16 or no: the number format that autocast computes in."""
         raise NotImplementedError
 
-    def load_data(self) -> dict[str, list[dict[str, list[int]]]]:
+    def load_data(self) -> "dict[str, list[dict[str, list[int]]] | Dataset]":
         """Rows to ids and labels with the model's chat template; a row longer than `max_seq_length` is left out.
+
+        A folder that `ftkit prepare` wrote stays on the disk, memory-mapped; other rows are encoded into memory.
 
         Raises:
             DataError: there are no training rows, or none of a split's rows fits.
@@ -299,25 +302,29 @@ class FineTuner:
             metrics |= entry | {"step": step, "eval_perplexity": perplexity}
         return metrics
 
-    def _encode(self, split: str, rows: list[dict]) -> list[dict[str, list[int]]]:
+    def _encode(self, split: str, rows: "list[dict] | Dataset") -> "list[dict[str, list[int]]] | Dataset":
         if "input_ids" in rows[0]:
             encoded = prepared_rows(rows, self.tokenizer, folder=self.config.data_dir if self.data is None else None)
         else:
             encoded = [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
-        kept = [row for row in encoded if len(row["input_ids"]) <= self.config.max_seq_length]
-        if not kept:
-            shortest = min(len(row["input_ids"]) for row in encoded)
+        limit, lengths = self.config.max_seq_length, [len(row["input_ids"]) for row in encoded]
+        fitting = [i for i, length in enumerate(lengths) if length <= limit]
+        if not fitting:
             raise DataError(
-                f"all {len(rows)} {split} rows are longer than max_seq_length={self.config.max_seq_length} tokens; the "
-                f"shortest has {shortest}, so raise it to at least that."
+                f"all {len(rows)} {split} rows are longer than max_seq_length={limit} tokens; the shortest has "
+                f"{min(lengths)}, so raise it to at least that."
             )
-        trained = sum(label != -100 for row in kept for label in row["labels"])
-        tokens = sum(len(row["input_ids"]) for row in kept)
-        left_out = f", {len(rows) - len(kept)} longer than {self.config.max_seq_length} left out" * (kept != encoded)
-        print(f"{split}: {len(kept)} rows{left_out}, {tokens:,} tokens, {trained:,} of them trained")
-        return kept
+        left_out = ""
+        if len(fitting) < len(encoded):
+            left_out = f", {len(encoded) - len(fitting)} longer than {limit} left out"
+            in_memory = isinstance(encoded, list)
+            encoded = [encoded[i] for i in fitting] if in_memory else encoded.select(fitting)
+        trained = sum(label != -100 for row in encoded for label in row["labels"])
+        tokens = sum(lengths[i] for i in fitting)
+        print(f"{split}: {len(encoded)} rows{left_out}, {tokens:,} tokens, {trained:,} of them trained")
+        return encoded
 
-    def _pack(self, rows: list[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+    def _pack(self, rows: "list[dict[str, list[int]]] | Dataset") -> list[dict[str, list[int]]]:
         if (kind := self.adapter.causal_model.config.get_text_config().model_type) not in PACKABLE:
             raise ConfigError(f"packing would mix rows: a {kind} model cannot keep them apart; drop it.")
         if "position_ids" in rows[0]:
@@ -328,14 +335,20 @@ class FineTuner:
         return packed
 
 
-class _Numbered(list):
-    """Rows that say which they are."""
+class _Numbered:
+    """Rows that say which they are; a memory-mapped table stays on the disk."""
+
+    def __init__(self, rows: "Sequence[dict[str, Any]] | Dataset") -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        return {**super().__getitem__(i), "row": i}
+        return {**self.rows[i], "row": i}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[i] for i in range(len(self)))
+        return ({**row, "row": i} for i, row in enumerate(self.rows))
 
 
 @contextmanager
