@@ -162,7 +162,7 @@ class FullFineTuningConfig(TrainingConfig):
 
 @dataclass
 class LoRAConfig(TrainingConfig):
-    """Fine-tune with LoRA or one of its variants. A configuration that contradicts itself is refused when it is made."""
+    """Fine-tune with LoRA or one of its variants. What contradicts itself is refused when it is made."""
 
     torch_dtype: str = "auto"
     """Precision of the frozen base: auto (bfloat16 where the hardware has it, float16 on older GPUs, else float32),

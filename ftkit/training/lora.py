@@ -74,7 +74,7 @@ class LoRAFineTuner(FineTuner):
         )
 
     def mixed_precision(self) -> str:
-        """The base's own precision, by autocast where the GPU needs it for speed; on a CPU its dtype decides already."""
+        """The base's own precision, by autocast where the GPU needs it for speed; on a CPU its dtype decides."""
         names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
         return names.get(self.adapter.causal_model.dtype, "no") if torch.cuda.is_available() else "no"
 

@@ -121,9 +121,9 @@ class TokenTrainer(Trainer):
         skipped = 1 + sum("skipped" in earlier for earlier in self.records)
         if skipped > self.max_nonfinite_steps:
             raise TrainingError(
-                f"the {what} of step {record['step']} is not finite, and {skipped - 1} steps before it were skipped for "
-                f"the same; its training rows, counted from 0, are {', '.join(map(str, rows))}. Look at them, lower "
-                "learning_rate, or raise max_nonfinite_steps."
+                f"the {what} of step {record['step']} is not finite, and {skipped - 1} steps before it were skipped "
+                f"for the same; its training rows, counted from 0, are {', '.join(map(str, rows))}. Look at them, "
+                "lower learning_rate, or raise max_nonfinite_steps."
             )
 
     # ---- Data ----
