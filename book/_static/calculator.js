@@ -7,7 +7,7 @@ The names are Python's, so that the two can be read side by side; a shared file 
 
   const MOMENTS = { adamw: 2, adamw_8bit: 2, paged_adamw: 2, paged_adamw_8bit: 2, sgd: 0, sgd_momentum: 1 };
   const STATIC = ["quantized_weights", "weights", "embeddings", "adapters", "gradients", "master_weights", "optimizer"];
-  const MIXED = [1.15, 0.95], CHUNK_TOKENS = 512, MARGIN = 0.08, CUDA_CONTEXT = 1e9;
+  const MIXED = [1.15, 0.95], CHUNK_LOGITS = 2 ** 24, MARGIN = 0.08, CUDA_CONTEXT = 1e9;
   const DEFAULTS = {
     method: "qlora", rank: 64, train_embeddings: false, lora_dropout: 0, batch_size: 4, sequence_length: 2048,
     trained_tokens: null, padded: null, precision: "mixed", optimizer: null, use_gradient_checkpointing: null,
@@ -173,8 +173,11 @@ The names are Python's, so that the two can be read side by side; a shared file 
   }
 
   function logits(a, step) {
-    const rows = step.chunked ? Math.min(step.labels, CHUNK_TOKENS) : step.tokens;
-    return [rows * a.vocabulary * 8, rows * a.vocabulary * (8 + (step.compute < 4 ? step.compute + 4 : 4))];
+    const V = a.vocabulary, half = step.compute < 4;
+    if (!step.chunked) return [step.tokens * V * 8, step.tokens * V * (8 + (half ? step.compute + 4 : 4))];
+    const rows = Math.min(step.labels, Math.max(1, Math.floor(CHUNK_LOGITS / V)));
+    const head = half && step.full ? V * a.hidden * 6 : 0;
+    return [rows * V * 4, rows * V * (4 + (half ? 2 * step.compute : 0)) + head];
   }
 
   /* ---- estimator.py ---- */

@@ -64,7 +64,7 @@ class Settings:
     attn_implementation: str = "sdpa"
     """sdpa, eager or flash_attention_2."""
     chunked_loss: bool = True
-    """The loss of ftkit: trained positions only, 512 at a time. Otherwise logits of all positions."""
+    """The loss of ftkit: trained positions only, 2**24 logits at a time. Otherwise logits of all positions."""
     double_quantization: bool = True
     """Quantise the scales of 4-bit weights again."""
     quantize_experts: bool = False

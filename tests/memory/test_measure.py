@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ftkit.loss import CHUNK_TOKENS
+from ftkit.loss import CHUNK_LOGITS
 from ftkit.memory import activations
 from ftkit.memory.activations import Step, checkpoints, logits_saved, outside
 from ftkit.memory.catalogue import architecture
@@ -116,14 +116,16 @@ def test_what_is_saved_does_not_depend_on_what_was_trained_before():
     assert measure_step(model, batch, optimizer) == first
 
 
-def test_chunks_are_those_of_the_loss():
-    assert activations.CHUNK_TOKENS == CHUNK_TOKENS
-    lengths = (320, 310, 300, 320)  # 625 trained positions: two chunks
-    found = step("tiny-llama3", "lora", lengths=lengths)
-    assert found.step.labels > CHUNK_TOKENS
-    # Recomputed chunks keep their hidden states.
-    predicted = found.saved[0] + 4 * found.step.labels * found.architecture.hidden
-    assert predicted == pytest.approx(found.measured.held, rel=0.05)
+def test_chunks_are_those_of_the_loss(monkeypatch):
+    assert activations.CHUNK_LOGITS == CHUNK_LOGITS
+    whole = step("tiny-llama3", "lora").measured.peak
+    for module in ("ftkit.loss", "ftkit.memory.activations"):
+        monkeypatch.setattr(f"{module}.CHUNK_LOGITS", 4096)  # 15 positions of this vocabulary
+    found = step("tiny-llama3", "lora")
+    logits = activations.logits(found.architecture, found.step)
+    assert 15 * found.architecture.vocabulary * 4 == logits[0] < whole
+    low, high = found.peak
+    assert low <= found.measured.peak <= high
 
 
 def test_the_embedded_model_keeps_what_is_predicted():
