@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +91,8 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
 def begin(output: Path, config: TrainingConfig, fresh: bool) -> None:
     """Write the configuration; a fresh run begins with an empty log."""
     output.mkdir(parents=True, exist_ok=True)
+    for left in output.glob(".checkpoint-*"):  # half written or half removed when a run was killed
+        shutil.rmtree(left)
     _write(output / CONFIG_FILE, yaml.safe_dump(settings(config), sort_keys=False, allow_unicode=True))
     (output / RUN_FILE).unlink(missing_ok=True)
     if fresh:
