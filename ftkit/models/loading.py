@@ -83,7 +83,7 @@ def load(
         choice = precision.choose(hardware, dtype=dtype, attn_implementation=attn_implementation, tiny=True)
         model, tokenizer = tiny.build(name, attn_implementation=choice.attn_implementation, seed=seed)
         if quantization is not None:
-            model = _quantized_tiny(model, choice, quantization)
+            model = quantize_model(model, quantization, dtype=choice.dtype, device=choice.device)
         else:
             model = model.to(device=choice.device, dtype=choice.torch_dtype)
     else:
@@ -103,6 +103,27 @@ def load(
         packed = f"{quantization} in 4 bits: {quantized.share_in_four_bits(model):.0%} of its weights, the rest "
         print(f"{name}: {packed if quantization else ''}{choice}")
     return model, tokenizer
+
+
+def quantize_model(
+    model: "PreTrainedModel", quantization: Quantization, *, dtype: str = "float32", device: str = "cpu"
+) -> "PreTrainedModel":
+    """A model in memory in 4 bits, as a new one, on the road that every other takes: through a folder.
+
+    Args:
+        model: the causal model; it is left as it is.
+        quantization: how.
+        dtype: what it is rounded to before it is rounded to 4 bits, and the precision of what stays wide.
+        device: as for `load`.
+    """
+    quantized.require_bitsandbytes()
+    attention = model.config._attn_implementation
+    choice = precision.choose(precision.detect(device), dtype=dtype, attn_implementation=attention)
+    with TemporaryDirectory() as folder, _progress(shown=False):
+        model.save_pretrained(folder)
+        packed = _weights(folder, model.config, choice, _Found(False, "it is in memory"), quantization)
+    packed.name_or_path = model.name_or_path
+    return packed
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -277,17 +298,6 @@ def _weights(
     elif getattr(model, "is_loaded_in_4bit", False):  # stored in 4 bits
         quantized.guard(model)
     return model
-
-
-def _quantized_tiny(
-    model: "PreTrainedModel", choice: precision.Choice, quantization: Quantization
-) -> "PreTrainedModel":
-    """A tiny model in 4 bits, on the road that every other model takes: through a folder."""
-    with TemporaryDirectory() as folder, _progress(shown=False):
-        model.save_pretrained(folder)
-        packed = _weights(folder, model.config, choice, _Found(False, "it is built here"), quantization)
-    packed.name_or_path = model.name_or_path
-    return packed
 
 
 def _tokenizer(source: str, found: _Found) -> "PreTrainedTokenizerBase":

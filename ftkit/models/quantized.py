@@ -138,6 +138,15 @@ def quantized_weights(model: "nn.Module") -> Iterator[tuple[str, "torch.Tensor",
             yield name, weight, as_four_bit_tensor(weight).tensors
 
 
+def parts_of(tensor: "torch.Tensor") -> list["torch.Tensor"]:
+    """What `tensor` is held in: codes and scales of a weight in 4 bits, itself otherwise."""
+    from ftkit.models.four_bit import FourBitTensor
+
+    if isinstance(tensor, FourBitTensor) or getattr(tensor, "quant_state", None) is not None:
+        return as_four_bit_tensor(tensor).tensors
+    return [tensor]
+
+
 def share_in_four_bits(model: "nn.Module") -> float:
     """Share of the base model's weights, by number, that are in 4 bits; embeddings, head and norms count in full."""
     packed = {name: as_four_bit_tensor(weight).numel() for name, weight, _ in quantized_weights(model)}
