@@ -48,6 +48,7 @@ def _wide(name, path):
     text = config.get_text_config()
     text.hidden_size = 384 if name == "tiny-smollm" else 128
     text.head_dim = 64
+    config.initializer_range = text.initializer_range = 0.05  # 1 / sqrt(384), see tiny.INIT_STD
     text.intermediate_size = 192
     if "deepseek" in name:
         for field in ("q_lora_rank", "kv_lora_rank", "moe_intermediate_size", "qk_head_dim"):
