@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ftkit.errors import ConfigError, ModelError
+from ftkit.export.card import write_card
 from ftkit.export.receipt import Behaviour, Change, change, observe, prompt_ids
 from ftkit.models import base_record
 from ftkit.models.loading import load
@@ -171,6 +172,7 @@ def merge(
             versions={name: version(name) for name in ("ftkit", "torch", "transformers", "peft")},
         )
         (chosen / RECEIPT_FILE).write_text(json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
+        write_card(chosen, run)
         if output.exists():
             output.rmdir()
         chosen.chmod(0o755)
