@@ -250,10 +250,10 @@ def _check_duplicates(rows: "Dataset", threshold: float, seed: int, progress: bo
     count = len(rows)
     if not count:
         return
-    chosen = rows.with_format("arrow", columns=list(table.CELLS))
+    rows_at = table.rows_at(rows)
 
     def texts_at(indices) -> list[str]:
-        return [row_text(row) for row in table.rows_of(chosen[indices])]
+        return [row_text(row) for row in rows_at(indices)]
 
     keys = [exact_keys(map(batches.whole, table.rows_of(part))) for part in table.stretches(rows, table.CELLS)]
     repeats = np.flatnonzero(first_of_each(np.concatenate(keys)) != np.arange(count))

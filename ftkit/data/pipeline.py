@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import (
-    Dataset,
-    DatasetDict,
-    disable_progress_bars,
-    enable_progress_bars,
-    is_progress_bar_enabled,
-)
+from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from ftkit.data import batches, table
-from ftkit.data.cleaning import clean_row, clean_text, row_text
+from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.duplicates import HeldOut, first_of_each, kept_and_groups, similar_pairs
+from ftkit.data.decontamination import Test, overlapping, tests_of
+from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import vocabulary_key
@@ -128,7 +123,7 @@ class DataPreparationPipeline:
         if order is not None:
             dataset = dataset.select(order)
         count = len(dataset)
-        rows_at = self._rows_at(dataset, text_column)
+        rows_at = table.rows_at(dataset, text_column)
         if not count:
             return dataset
 
@@ -151,35 +146,15 @@ class DataPreparationPipeline:
         with self._bars():
             return dataset.add_column("group", group).select(np.flatnonzero(keep))
 
-    def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+    def decontaminate(self, dataset: Dataset, text_column: str = "text", tests: list[Test] | None = None) -> Dataset:
         """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
-        the others. See `ftkit.data.duplicates.contaminated`."""
-        return self.leave_out(dataset, self.held_out(dataset, text_column), text_column)
-
-    def held_out(self, dataset: Dataset, text_column: str = "text") -> list[tuple[HeldOut, bool]]:
-        """The test texts that `decontaminate` looks for, each with whether rows of the table's test split may hold
-        them."""
-        found: list[tuple[HeldOut, bool]] = []
-        if self.config.decontaminate is not None:
-            found.append((HeldOut(foreign_test_texts(self.config.decontaminate)), False))
-        test = split_numbers(dataset) == SPLITS.index("test")
-        if test.any() and not test.all():
-            rows = self._rows_at(dataset, text_column)(np.flatnonzero(test))
-            found.append((HeldOut([unit for row in rows for unit in batches.units(row)]), True))
-        return found
-
-    def leave_out(self, dataset: Dataset, held_out: list[tuple[HeldOut, bool]], text_column: str = "text") -> Dataset:
-        """The rows that hold none of the test texts of `held_out`; the others counted."""
-        rows_at = self._rows_at(dataset, text_column)
-        test = split_numbers(dataset) == SPLITS.index("test")
+        the others; `tests` are those of a larger table that this one is a part of. See
+        `ftkit.data.duplicates.contaminated`."""
         keep = np.ones(len(dataset), dtype=bool)
-        for references, spare_test in held_out:
-            for part in table.parts(len(dataset)):
-                units = [(i, unit) for i, row in zip(part, rows_at(part), strict=True) for unit in batches.units(row)]
-                for (i, unit), hit in zip(units, references.held_by([u for _, u in units]), strict=True):
-                    if hit and keep[i] and not (spare_test and test[i]):
-                        keep[i] = False
-                        self.report.drop("overlaps the test set", unit)
+        tests = tests_of(dataset, self.config.decontaminate, text_column) if tests is None else tests
+        for i, unit in overlapping(dataset, tests, text_column):
+            keep[i] = False
+            self.report.drop("overlaps the test set", unit)
         return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
 
     def quality_filter(self, dataset: Dataset, text_column: str = "text") -> Dataset:
@@ -370,17 +345,9 @@ class DataPreparationPipeline:
             if problem is None:
                 kept.append(i)
                 continue
-            shown = row_text(self._rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
+            shown = row_text(table.rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
             self.report.drop(problem, shown)
         return dataset if len(kept) == len(dataset) else dataset.select(kept)
-
-    def _rows_at(self, dataset: Dataset, text_column: str) -> Callable[[Any], list[dict]]:
-        columns = [name for name in ("messages", "tools", text_column) if name in dataset.column_names]
-        if not {"messages", text_column} & set(columns):
-            has = ", ".join(dataset.column_names)
-            raise DataError(f"the table has no column {text_column!r} and no messages; it has {has}.")
-        chosen = dataset.with_format("arrow", columns=columns)
-        return lambda indices: table.rows_of(chosen[indices], text_column)
 
     def _map(self, dataset: Dataset, function: Callable, what: str, **arguments) -> Dataset:
         """The tables that `function` makes of the table's batches, in as many processes as are worth their start."""
@@ -444,11 +411,3 @@ def refuse_to_overwrite(output_dir: str | Path) -> None:
     output = Path(output_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
-
-
-def foreign_test_texts(source: str) -> list[str]:
-    """What a test set asks and answers: of a folder or a task its test split, where it has one, of a file all."""
-    rows: dict[str, list[dict]] = {}
-    for split, _, row in read(source, Report()):
-        rows.setdefault(split, []).append(clean_row(row))
-    return [unit for row in rows.get("test", rows.get("train", [])) for unit in batches.units(row)]

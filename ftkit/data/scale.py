@@ -29,6 +29,7 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.cleaning import row_text
 from ftkit.data.config import DataConfig
+from ftkit.data.decontamination import tests_of
 from ftkit.data.duplicates import BANDS, first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import BrokenRow, recognise, to_messages
 from ftkit.data.pipeline import DataPreparationPipeline, refuse_to_overwrite
@@ -205,11 +206,11 @@ class FindPairs(PipelineStep):
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> None:
         rows, order = _rows(self.work)
-        cells = rows.with_format("arrow", columns=list(table.CELLS))
+        rows_at = table.rows_at(rows)
         signed = table.numbers(rows, "signature")[order]
 
         def texts_at(indices) -> list[str]:
-            return [row_text(row) for row in table.rows_of(cells[order[np.asarray(indices)]])]
+            return [row_text(row) for row in rows_at(order[np.asarray(indices)])]
 
         bands = range(rank, BANDS, world_size)
         threshold = self.config.near_duplicate_threshold
@@ -258,7 +259,7 @@ class EncodeRows(PipelineStep):
         mine = np.array_split(np.arange(len(kept)), world_size)[rank]
         pipeline = DataPreparationPipeline(DataConfig(**asdict(self.config) | {"num_proc": 1}), progress=False)
         dataset = rows.select(kept[mine]).add_column("group", group[mine])
-        dataset = pipeline.leave_out(dataset, pipeline.held_out(rows.select(kept)))
+        dataset = pipeline.decontaminate(dataset, tests=tests_of(rows.select(kept), self.config.decontaminate))
         dataset = pipeline.tokenize_dataset(dataset)
         if len(dataset):
             _save(self.work / "tokens" / f"{rank:06d}.arrow", table.stretches(dataset))

@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ftkit.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,6 +106,20 @@ def rows_of(table: "pa.Table", text_column: str = "text") -> list[dict[str, Any]
         rows.append({"messages": messages[at : at + length]} | ({"tools": json.loads(tool)} if tool else {}))
         at += length
     return rows
+
+
+def rows_at(dataset: "Dataset", text_column: str = "text") -> Callable[[Any], list[dict[str, Any]]]:
+    """Gives the rows at some indices.
+
+    Raises:
+        DataError: the table holds neither conversations nor such a column.
+    """
+    columns = [name for name in ("messages", "tools", text_column) if name in dataset.column_names]
+    if not {"messages", text_column} & set(columns):
+        has = ", ".join(dataset.column_names)
+        raise DataError(f"the table has no column {text_column!r} and no messages; it has {has}.")
+    chosen = dataset.with_format("arrow", columns=columns)
+    return lambda indices: rows_of(chosen[indices], text_column)
 
 
 def lists(rows: Iterable[list[int]]) -> "pa.ListArray":

@@ -231,6 +231,14 @@ def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     texts = [row["messages"][0]["content"] for split in splits.values() for row in split]
     assert made.report.dropped == {"overlaps the test set": 1}
     assert not contaminated(texts, [alpaca(3)["instruction"]]).any()
+    # of a folder with a test split, the rows of that alone are test rows
+    folder = tmp_path / "others"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps(alpaca(5)) + "\n")
+    path.rename(folder / "test.jsonl")
+    made = pipeline(decontaminate=str(folder))
+    made.decontaminate(made.load_data([alpaca(i) for i in range(12)]))
+    assert made.report.dropped == {"overlaps the test set": 1}
 
 
 def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monkeypatch):
