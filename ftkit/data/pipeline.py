@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import (
-    Dataset,
-    DatasetDict,
-    disable_progress_bars,
-    enable_progress_bars,
-    is_progress_bar_enabled,
-)
+from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_text, row_text
