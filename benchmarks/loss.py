@@ -5,7 +5,8 @@
 Each measurement is a process of its own: a Llama of one narrow layer below a head over 131,072 tokens, 1,024
 positions in a batch, forward and backward, head frozen (as under LoRA) or trained. Rounds are interleaved, side after
 side. Memory is the peak of the resident set above what is resident before the step, less the gradient of a trained
-head, which every side leaves behind. `--chunks` also measures ftkit at other chunk sizes, from which the default was chosen.
+head, which every side leaves behind. `--chunks` also measures ftkit at other chunk sizes, from which the default was
+chosen.
 """
 
 import argparse

@@ -11,6 +11,8 @@ _PUBLIC = {
     "load": "ftkit.models",
     "DataConfig": "ftkit.data.config",
     "DataPreparationPipeline": "ftkit.data.pipeline",
+    "EvaluationConfig": "ftkit.evaluation.config",
+    "LLMEvaluator": "ftkit.evaluation.evaluator",
     "LoRAConfig": "ftkit.training.config",
     "LoRAFineTuner": "ftkit.training.lora",
     "estimate_memory_requirements": "ftkit.memory.estimator",

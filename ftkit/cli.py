@@ -6,41 +6,34 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, near_matches
+from ftkit.evaluation.config import EvaluationConfig
 from ftkit.terminal import Chat, chat
 from ftkit.training.config import LoRAConfig
 
 
-@dataclass
-class Evaluate:
-    """Exact match of a model's answers on held-out rows, with its 95% interval, alone or against a baseline."""
+@dataclass(kw_only=True)
+class Evaluate(EvaluationConfig):
+    """Evaluate a model on held-out rows, alone or against a baseline, and write the results and a report."""
 
-    model: str
+    model_path: str = dataclasses.field()  # a bare annotation would inherit the default
     """What to evaluate: `embedded`, `tiny-<family>`, a hub id, or a folder with a model or an adapter."""
-    data_dir: str = "tickets"
+    data: str = "tickets"
     """Rows: a folder that `ftkit prepare` wrote, one with test.jsonl, a .jsonl, .json, .csv or .parquet file, or the
     name of a task that ships with ftkit."""
     split: str = "test"
     """Which split of the folder; a single file is taken whole."""
     baseline: str | None = None
-    """A second model that answers the same prompts; the gain is then reported with its interval."""
-    num_samples: int | None = None
-    """Evaluate on the first so many rows only. Default: all."""
-    max_new_tokens: int = 64
-    """Longest answer in tokens."""
-    batch_size: int = 16
-    """Prompts answered at once."""
+    """A second model that answers the same prompts; the differences are then reported with their intervals, and so is
+    what the model has forgotten of general English."""
+    tasks: tuple[str, ...] = ()
+    """Benchmarks of lm-evaluation-harness to run too: names of its tasks (their data comes from the hub), or
+    ftkit_facts, ftkit_words and ftkit_prose, which need no network."""
     json: bool = False
     """Print one JSON object instead of text."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "max_new_tokens", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise FtkitError(f"{name} must be above 0, not {value}.")
 
 
 @dataclass
@@ -132,7 +125,7 @@ def prepare(options: Prepare) -> None:
 def look_over(options: Doctor) -> int:
     from ftkit.data.checkup import doctor
 
-    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on}
+    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on, "progress": True}
     diagnosis = doctor(options.data, options.model, **settings)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(diagnosis.as_dict(), ensure_ascii=False) if options.json else diagnosis.text(color=color))
@@ -152,33 +145,27 @@ def train_lora(config: LoRAConfig) -> None:
 
 def evaluate(options: Evaluate) -> None:
     from ftkit.data.sources import load_data
-    from ftkit.data.table import restore
     from ftkit.errors import DataError
-    from ftkit.evaluation.answers import answer, exact_match
-    from ftkit.evaluation.uncertainty import paired_bootstrap, wilson
-    from ftkit.models import load
+    from ftkit.evaluation.evaluator import LLMEvaluator
 
-    data = load_data(options.data_dir)
-    rows = data["train"] if list(data) == ["train"] else data.get(options.split)
-    if rows is None:
-        raise DataError(f"{options.data_dir} has no split {options.split!r}; it has {', '.join(data)}.")
-    rows, report = [restore(row) if "input_ids" in row else row for row in islice(rows, options.num_samples)], {}
-    for role, name in (("model", options.model), ("baseline", options.baseline)):
-        if name is not None:
-            model, tokenizer = load(name, verbose=not options.json)
-            settings = {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size}
-            report[role] = answer(model, tokenizer, rows, exact_match, **settings).column("exact_match")
-    shares = {role: wilson(int(sum(hits)), len(hits)) for role, hits in report.items()}
-    gain = paired_bootstrap(report["baseline"], report["model"]) if options.baseline else None
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(EvaluationConfig)}
+    evaluator = LLMEvaluator(EvaluationConfig(**fields), verbose=not options.json)
+    data = load_data(options.data)
+    split = "train" if list(data) == ["train"] else options.split
+    if split not in data:
+        raise DataError(f"{options.data} has no split {split!r}; it has {', '.join(data)}.")
+    results = evaluator.run_full_evaluation(
+        data[split],
+        baseline=options.baseline,
+        train_dataset=data.get("train") if split != "train" else None,
+        run_benchmarks=bool(options.tasks),
+        tasks=options.tasks,
+    )
     if options.json:
-        result = {"rows": len(rows), **{role: dataclasses.asdict(share) for role, share in shares.items()}}
-        print(json.dumps(result | ({"gain": dataclasses.asdict(gain)} if gain else {})))
+        print(json.dumps(results, ensure_ascii=False))
         return
-    for role, share in shares.items():
-        print(f"{getattr(options, role)}: exact match {share} on {len(rows)} rows")
-    if gain:
-        certain = "" if gain.low > 0 or gain.high < 0 else "; an interval that holds 0 shows no difference"
-        print(f"gain over {options.baseline}: {gain}{certain}")
+    evaluator.print_summary(results)
+    print(f"the whole of it is in {options.output_dir}: evaluation_results.json and report.html")
 
 
 def merge(options: Merge) -> None:

@@ -36,12 +36,17 @@ def test_train_evaluate_and_merge(data, tmp_path, capsys):
     run, merged = tmp_path / "run", tmp_path / "merged"
     assert main([*TRAIN, "--data-dir", str(data), "--output-dir", str(run)]) == 0
     assert "2 steps in" in capsys.readouterr().out
-    base = ["--baseline", "tiny-smollm", "--data-dir", str(data), "--max-new-tokens", "4"]
+    base = ["--baseline", "tiny-smollm", "--data", str(data), "--max-new-tokens", "4", "--general-texts", "2"]
+    base += ["--output-dir", str(tmp_path / "report")]
     assert main(["evaluate", str(run), *base, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["rows"] == 4 and set(report) == {"rows", "model", "baseline", "gain"}
-    assert main(["evaluate", str(run), *base]) == 0
-    assert "an interval that holds 0 shows no difference" in capsys.readouterr().out
+    assert report["instruction_following"]["rows"] == 4 and report["seen_in_training"] == 0
+    assert {"comparison", "forgetting", "baseline"} <= set(report) and report["model"] == str(run)
+    assert json.loads((tmp_path / "report/evaluation_results.json").read_text()) == report
+    assert main(["evaluate", str(run), *base, "--tasks", "ftkit_facts", "--num-samples", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "an interval that holds 0 shows no difference" in shown and "acc,none" in shown and "on 2 rows" in shown
+    assert "ftkit_facts" in (tmp_path / "report/report.html").read_text()
     assert main(["merge", str(run), "--output-dir", str(merged)]) == 0
     assert (merged / "model.safetensors").is_file()
 
@@ -67,9 +72,7 @@ def test_a_configuration_that_contradicts_itself(capsys):
 
 
 def test_evaluate_and_merge_say_what_they_miss(data, tmp_path, capsys):
-    assert "no split 'validation'" in fails(
-        capsys, "evaluate", "tiny-smollm", "--data-dir", data, "--split", "validation"
-    )
+    assert "no split 'validation'" in fails(capsys, "evaluate", "tiny-smollm", "--data", data, "--split", "validation")
     assert "num_samples must be above 0" in fails(capsys, "evaluate", "tiny-smollm", "--num-samples", "0")
     assert "holds no adapter" in fails(capsys, "merge", data, "--output-dir", tmp_path / "m")
 

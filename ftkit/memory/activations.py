@@ -108,10 +108,13 @@ def checkpoints(a: Architecture, step: Step) -> int:
 
 
 def transients(a: Architecture, step: Step) -> int:
-    """Bytes of gradients of activations that exist at once in the backward pass, at most: those of one MLP."""
+    """Bytes of gradients that exist at once in the backward pass, at most: those of the activations of one MLP, and of
+    one weight that LoRA adapts as a parameter."""
     rows = a.experts if a.model_type.startswith("llama4") else max(1, a.top_k)
     widest = max(a.ffn, a.shared_ffn, rows * a.moe_ffn)
-    return step.tokens * max(step.compute, 0 if step.full else step.wide) * (3 * widest + 2 * rows * a.hidden)
+    made_anew = max((s.numel for s in a.shapes if s.adapted == "parameter" and step.adapts(s)), default=0)
+    activations = step.tokens * max(step.compute, 0 if step.full else step.wide) * (3 * widest + 2 * rows * a.hidden)
+    return activations + made_anew * step.compute
 
 
 def logits(a: Architecture, step: Step) -> tuple[float, float]:
