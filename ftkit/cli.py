@@ -12,7 +12,7 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, near_matches
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.terminal import Chat, chat
-from ftkit.training.config import LoRAConfig
+from ftkit.training.config import FullFineTuningConfig, LoRAConfig
 
 
 @dataclass(kw_only=True)
@@ -132,14 +132,24 @@ def look_over(options: Doctor) -> int:
     return diagnosis.exit_code
 
 
+def train_full(config: FullFineTuningConfig) -> None:
+    from ftkit.training.full import FullFineTuner
+
+    _train(FullFineTuner(config), "model")
+
+
 def train_lora(config: LoRAConfig) -> None:
     from ftkit.training.lora import LoRAFineTuner
 
-    metrics = LoRAFineTuner(config).train()
+    _train(LoRAFineTuner(config), "adapter")
+
+
+def _train(tuner, result: str) -> None:
+    metrics = tuner.train()
     validation = f", validation {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
     print(
         f"{metrics['steps']} steps in {metrics['train_runtime']:.0f} s: training loss {metrics['train_loss']:.4f}"
-        f"{validation}; the adapter is in {config.output_dir}"
+        f"{validation}; the {result} is in {tuner.config.output_dir}"
     )
 
 
@@ -207,6 +217,7 @@ def memory(options: Memory) -> None:
 COMMANDS: dict[str, tuple[type, Callable]] = {
     "prepare": (Prepare, prepare),
     "doctor": (Doctor, look_over),
+    "train full": (FullFineTuningConfig, train_full),
     "train lora": (LoRAConfig, train_lora),
     "chat": (Chat, chat),
     "evaluate": (Evaluate, evaluate),

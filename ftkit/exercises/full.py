@@ -1,4 +1,4 @@
-"""Checks a reader's answer to the exercise on full fine-tuning."""
+"""Checks a reader's answers to the exercises on full fine-tuning."""
 
 import math
 from collections.abc import Callable
@@ -35,6 +35,36 @@ def check_adamw(step: Step) -> str:
         if not _same(w, right[0]):
             return f"Not yet: for {_named(case)} the new weight is {right[0]:.6g}, not {w!r}.{_hint(w, case, rest)}"
     return "Right: the means, their correction, the division and the decay that stands outside of it."
+
+
+def check_mean_loss(mean_loss: Callable[[list[tuple[float, int]]], float]) -> str:
+    """Check `mean_loss(batches)`, the loss of a validation set from its batches.
+
+    Args:
+        mean_loss: takes `(mean loss, trained tokens)` of each batch; returns the mean over all tokens.
+
+    Returns:
+        "Right: ..." or "Not yet: ...", the latter with a hint.
+    """
+    for batches in ([(2.0, 10), (4.0, 30)], [(1.5, 7)], [(3.0, 5), (0.0, 0), (1.0, 15)]):
+        total = sum(loss * tokens for loss, tokens in batches)
+        right = total / sum(tokens for _, tokens in batches)
+        try:
+            answer = mean_loss(list(batches))
+        except (ArithmeticError, TypeError, ValueError) as error:
+            return f"Not yet: Python says: {error}."
+        if not _same(answer, right):
+            hints = {
+                " That is the mean of the means: a token of a small batch weighs more.": sum(
+                    loss for loss, _ in batches
+                )
+                / len(batches),
+                " That is the sum; how many tokens does it belong to?": total,
+                " Divide by the number of tokens, not of batches.": total / len(batches),
+            }
+            hint = next((text for text, value in hints.items() if _same(answer, value)), "")
+            return f"Not yet: for {batches} it is {right:g}, not {answer!r}.{hint}"
+    return "Right: every token weighs the same, however the rows were batched."
 
 
 def _adamw(w, g, m, v, t, rate, b1, b2, eps, decay) -> tuple[float, float, float]:

@@ -1,9 +1,9 @@
-"""Figure 4 and the plots of full fine-tuning."""
+"""Figures 4 and 13, and the plots of full fine-tuning."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ftkit.figures.diagram import box, canvas, note
+from ftkit.figures.diagram import arrow, box, canvas, note
 from ftkit.figures.style import COLOURS, INK
 
 if TYPE_CHECKING:
@@ -38,6 +38,26 @@ def gradient_flow(blocks: Sequence[tuple[str, int, float]], loss: float) -> "Fig
 def _vertical(axes, start: float, end: float, x: float, colour: str = INK) -> None:
     look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.3, "shrinkA": 1, "shrinkB": 1}
     axes.annotate("", xy=(x, end), xytext=(x, start), arrowprops=look)
+
+
+def training_run(setup: Sequence[str], loop: Sequence[str], monitoring: Sequence[str]) -> "Figure":
+    """Figure 13: what is done once, what is done at every step, and what is looked at.
+
+    Args:
+        setup, loop, monitoring: short lines of each, at most 18 letters.
+    """
+    rows = 1.6 * max(map(len, (setup, loop, monitoring))) + 1.5
+    figure, axes = canvas(62, rows + 4.5)
+    parts = (("setup, once", setup), ("loop, every step", loop), ("monitoring", monitoring))
+    made = []
+    for i, (title, lines) in enumerate(parts):
+        made.append(box(axes, (0.5 + 21.2 * i, 0.5), (18.6, rows), "\n".join(lines), COLOURS[i]))
+        note(axes, (9.8 + 21.2 * i, rows + 1.5), title, colour=COLOURS[i])
+    for left, right in zip(made, made[1:], strict=False):
+        arrow(axes, left, right)
+    look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 1.3, "connectionstyle": "arc3,rad=0.6"}
+    axes.annotate("", xy=(24, rows + 0.6), xytext=(38, rows + 0.6), arrowprops=look)
+    return figure
 
 
 def two_curves(losses: Mapping[str, Sequence[float]]) -> "Figure":

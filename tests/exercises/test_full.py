@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ftkit.exercises.full import check_adamw
+from ftkit.exercises.full import check_adamw, check_mean_loss
 
 
 def adamw(
@@ -38,4 +38,23 @@ def test_the_right_answer_is_accepted():
 )
 def test_a_wrong_answer_is_told_what_is_wrong(says, step):
     verdict = check_adamw(step)
+    assert verdict.startswith("Not yet") and says in verdict
+
+
+def test_the_mean_over_tokens_is_accepted():
+    assert check_mean_loss(lambda b: sum(x * n for x, n in b) / sum(n for _, n in b)).startswith("Right")
+
+
+@pytest.mark.parametrize(
+    ("says", "mean_loss"),
+    [
+        ("mean of the means", lambda batches: sum(loss for loss, _ in batches) / len(batches)),
+        ("how many tokens", lambda batches: sum(loss * tokens for loss, tokens in batches)),
+        ("not of batches", lambda batches: sum(loss * tokens for loss, tokens in batches) / len(batches)),
+        ("it is 3.5, not 1", lambda batches: 1),
+        ("Python says", lambda batches: sum(batches)),
+    ],
+)
+def test_another_mean_is_told_what_it_is(says, mean_loss):
+    verdict = check_mean_loss(mean_loss)
     assert verdict.startswith("Not yet") and says in verdict
