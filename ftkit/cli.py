@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
-from ftkit.errors import FtkitError, near_matches
+from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.terminal import Chat, chat
 from ftkit.training.config import FullFineTuningConfig, LoRAConfig
+
+if TYPE_CHECKING:
+    from ftkit.training.finetuner import FineTuner
 
 
 @dataclass(kw_only=True)
@@ -144,12 +149,12 @@ def train_lora(config: LoRAConfig) -> None:
     _train(LoRAFineTuner(config), "adapter")
 
 
-def _train(tuner, result: str) -> None:
+def _train(tuner: "FineTuner", made: str) -> None:
     metrics = tuner.train()
-    validation = f", validation {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
+    validation = f", validation {metrics['eval_loss']:.4f} at step {metrics['step']}" if "eval_loss" in metrics else ""
     print(
         f"{metrics['steps']} steps in {metrics['train_runtime']:.0f} s: training loss {metrics['train_loss']:.4f}"
-        f"{validation}; the {result} is in {tuner.config.output_dir}"
+        f"{validation}; the {made} is in {tuner.config.output_dir}"
     )
 
 
@@ -239,6 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
         name = _command(arguments)
         options, run = COMMANDS[name]
         return run(parse(options, name, arguments[len(name.split()) :])) or 0
+    except Interrupted as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2

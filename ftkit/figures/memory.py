@@ -57,7 +57,7 @@ def _of_the_batch() -> set[str]:
 def _stacked(runs: Mapping[str, Mapping[str, int]], label: str, cards: Mapping[str, float]) -> "Figure":
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5.6, 1.7 + 0.42 * len(runs)))
+    figure, axes = plt.subplots(figsize=(5.0, 1.8 + 0.42 * len(runs)))
     names, totals = list(runs), [sum(parts.values()) / 1e9 for parts in runs.values()]
     left = [0.0] * len(runs)
     for (group, members), colour in zip(GROUPS.items(), PALETTE, strict=True):
@@ -69,10 +69,10 @@ def _stacked(runs: Mapping[str, Mapping[str, int]], label: str, cards: Mapping[s
     for row, total in enumerate(totals):
         axes.text(total + widest * 0.012, row, f"{total:,.{0 if total >= 100 else 1}f}", va="center")
     for name, memory in cards.items():
-        axes.axvline(memory, color=INK, linestyle="--", linewidth=1)
+        axes.axvline(memory, color=INK, linestyle="--", linewidth=1, alpha=0.6, zorder=0)
         axes.text(memory, -0.62, name, ha="center", va="bottom", size=9)
     axes.set(xlabel=label, xlim=(0, widest * 1.13))
     axes.set_ylim(len(runs) - 0.5, -0.6)
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower left", ncols=2, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=10, columnspacing=1, frameon=False)
     return figure

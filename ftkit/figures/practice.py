@@ -21,7 +21,7 @@ def curves(
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5.6, 3.2))
+    figure, axes = plt.subplots(figsize=(5.0, 3.2))
     for name, points in runs.items():
         axes.plot(*zip(*points, strict=True), label=name)
     if floor is not None:

@@ -34,6 +34,10 @@ def test_e13_2_qlora_cannot_take_fewer_gpu_hours_than_lora(computed):
     assert lora < qlora < full < 1.4 * lora
 
 
+def test_e13_1_a_merged_adapter_serves_like_the_base(computed):
+    assert computed["merged_is_the_base"] is True
+
+
 def test_what_the_text_says_of_the_tables(computed):
     assert computed["path"] == ["goal", "rows", "full fits", "lora fits", "qlora fits"]
     assert computed["limits"]["T4 lora"] == {"batch_size": 0, "sequence_length": 0, "rank": 0}
