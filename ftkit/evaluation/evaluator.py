@@ -140,7 +140,8 @@ class LLMEvaluator:
 
         Returns:
             `rows`, `scores` (name to `estimate`, `low`, `high`), `row_scores` (name to one number a row), `finish` (how
-            many answers stopped, were cut, had a prompt too long), `rouge`, `bleu`, `chrf`, `fields`, `answer_perplexity`, `errors` and ten `samples`.
+            many answers stopped, were cut, had a prompt too long), `rouge`, `bleu`, `chrf`, `fields`,
+            `answer_perplexity`, `errors` and ten `samples`.
         """
         rows = conversations(dataset, instruction_col, response_col, self.config.num_samples)
         measured = self._measure(rows, score=score, categorize_fn=categorize_fn)
