@@ -41,7 +41,8 @@ def test_e11_2_weighting_by_n_is_wrong_and_one_token_spoils_it(computed, noteboo
 
 def test_e11_3_the_question_is_whole_and_rows_are_unseen(computed):
     assert computed["asked"] == "Add these.\n\n2 and 3" and computed["seen"] == 0
-    assert len(computed["bits"]) == 4 and all(value > 0 for value in computed["bits"].values())
+    assert [len(models) for models in computed["bits"].values()] == [2, 2]
+    assert computed["memory"]["trained on"] < 0.1 < 5 < computed["memory"]["new"]
 
 
 def test_e11_4_draws_differ_and_batches_do_not(computed):
