@@ -11,6 +11,8 @@ _PUBLIC = {
     "load": "ftkit.models",
     "DataConfig": "ftkit.data.config",
     "DataPreparationPipeline": "ftkit.data.pipeline",
+    "FullFineTuningConfig": "ftkit.training.config",
+    "FullFineTuner": "ftkit.training.full",
     "EvaluationConfig": "ftkit.evaluation.config",
     "LLMEvaluator": "ftkit.evaluation.evaluator",
     "LoRAConfig": "ftkit.training.config",

@@ -3,16 +3,23 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
-from ftkit.errors import FtkitError, near_matches
+from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
-from ftkit.fields import field_docs
-from ftkit.training.config import LoRAConfig
+from ftkit.terminal import Chat, chat
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
+
+if TYPE_CHECKING:
+    from ftkit.training.finetuner import FineTuner
 
 
 @dataclass(kw_only=True)
@@ -44,8 +51,23 @@ class Merge:
     """Folder of the adapter, as `ftkit train` wrote it."""
     output_dir: str
     """Folder of the merged model; must not exist or be empty."""
+    onto: str | None = None
+    """Weights to merge onto: dequantized (those that the 4 bits of training stand for), original (the base as it was
+    before) or requantized (the first in 4 bits again). Default: the exact one, dequantized for a run on a base in 4
+    bits, else original."""
     dtype: str = "float32"
     """Precision of the saved weights: float32 keeps the whole update; bfloat16 and float16 halve the file and round."""
+    data_dir: str | None = None
+    """Rows whose prompts are answered before and after. Default: the run's own data, where it can still be read, else
+    rows of random tokens."""
+    num_prompts: int = 8
+    """How many of them."""
+    json: bool = False
+    """Print the receipt as one JSON object."""
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1:
+            raise FtkitError(f"num_prompts must be above 0, not {self.num_prompts}.")
 
 
 @dataclass
@@ -125,21 +147,31 @@ def prepare(options: Prepare) -> None:
 def look_over(options: Doctor) -> int:
     from ftkit.data.checkup import doctor
 
-    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on}
+    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on, "progress": True}
     diagnosis = doctor(options.data, options.model, **settings)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(diagnosis.as_dict(), ensure_ascii=False) if options.json else diagnosis.text(color=color))
     return diagnosis.exit_code
 
 
+def train_full(config: FullFineTuningConfig) -> None:
+    from ftkit.training.full import FullFineTuner
+
+    _train(FullFineTuner(config), "model")
+
+
 def train_lora(config: LoRAConfig) -> None:
     from ftkit.training.lora import LoRAFineTuner
 
-    metrics = LoRAFineTuner(config).train()
-    validation = f", validation {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
+    _train(LoRAFineTuner(config), "adapter")
+
+
+def _train(tuner: "FineTuner", made: str) -> None:
+    metrics = tuner.train()
+    validation = f", validation {metrics['eval_loss']:.4f} at step {metrics['step']}" if "eval_loss" in metrics else ""
     print(
         f"{metrics['steps']} steps in {metrics['train_runtime']:.0f} s: training loss {metrics['train_loss']:.4f}"
-        f"{validation}; the adapter is in {config.output_dir}"
+        f"{validation}; the {made} is in {tuner.config.output_dir}"
     )
 
 
@@ -169,12 +201,29 @@ def evaluate(options: Evaluate) -> None:
 
 
 def merge(options: Merge) -> None:
-    from ftkit.export.merge import merge_and_save
+    from ftkit.export.merge import merge
 
-    difference = merge_and_save(options.run, options.output_dir, options.dtype)
-    print(
-        f"merged into {options.output_dir}; reloaded, its logits differ by at most {difference:.2g} from the adapter's"
-    )
+    receipt = merge(options.run, options.output_dir, onto=options.onto, dtype=options.dtype, prompts=_prompts(options))
+    print(json.dumps(dataclasses.asdict(receipt), ensure_ascii=False) if options.json else receipt)
+
+
+def _prompts(options: Merge) -> list[list[dict]] | None:
+    """Conversations of the test rows, where there are some, of the data that was named or else of the run's own."""
+    from ftkit.data.sources import load_data
+    from ftkit.data.table import restore
+
+    source, record = options.data_dir, Path(options.run) / RUN_FILE
+    if source is None and record.is_file():
+        source = json.loads(record.read_text())["config"].get("data_dir")
+    try:
+        data = load_data(source) if source else {}
+    except FtkitError:
+        if options.data_dir:
+            raise
+        return None
+    rows = next((data[split] for split in ("test", "validation", "train") if data.get(split)), [])
+    rows = [restore(row) if "input_ids" in row else row for row in islice(rows, options.num_prompts)]
+    return [row["messages"] for row in rows if "messages" in row] or None
 
 
 def memory(options: Memory) -> None:
@@ -207,7 +256,9 @@ def memory(options: Memory) -> None:
 COMMANDS: dict[str, tuple[type, Callable]] = {
     "prepare": (Prepare, prepare),
     "doctor": (Doctor, look_over),
+    "train full": (FullFineTuningConfig, train_full),
     "train lora": (LoRAConfig, train_lora),
+    "chat": (Chat, chat),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
     "memory": (Memory, memory),
@@ -226,7 +277,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = _command(arguments)
         options, run = COMMANDS[name]
-        return run(_parse(options, name, arguments[len(name.split()) :])) or 0
+        return run(parse(options, name, arguments[len(name.split()) :])) or 0
+    except Interrupted as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2
@@ -242,24 +296,3 @@ def _command(arguments: list[str]) -> str:
             return name
     given = " ".join(a for a in arguments[:2] if not a.startswith("-"))
     raise FtkitError(f"there is no command {given!r}; there is {', '.join(COMMANDS)}.{near_matches(given, COMMANDS)}")
-
-
-def _parse(options: type, name: str, arguments: list[str]):
-    """An instance of the dataclass `options` from flags; its first field without a default is positional."""
-    import tyro
-
-    docs, fields, positional = field_docs(options), [], False
-    for field in dataclasses.fields(options):
-        kind = Annotated[field.type, tyro.conf.arg(help=docs[field.name])]
-        if field.default is dataclasses.MISSING and not positional:
-            argument = tyro.conf.arg(help=docs[field.name], metavar=field.name.upper())
-            kind, positional = tyro.conf.Positional[Annotated[field.type, argument]], True
-        fields.append((field.name, kind, dataclasses.field(default=field.default)))
-    # The flags are parsed into a plain copy of the class: its own checks then speak in their own words, below.
-    parsed = tyro.cli(
-        dataclasses.make_dataclass(options.__name__, fields, kw_only=True),
-        prog=f"ftkit {name}",
-        description=options.__doc__,
-        args=arguments,
-    )
-    return options(**vars(parsed))

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and that a mistake is one sentence and exit code 2."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import pytest
 
 from ftkit.cli import COMMANDS, main
+from ftkit.data.chat import encode_prompt
 from ftkit.fields import field_docs
+from ftkit.terminal import _write
 
 TRAIN = ["train", "lora", "--model-name", "tiny-smollm", "--lora-r", "4", "--max-steps", "2", "--logging-steps", "1"]
 
@@ -105,13 +108,12 @@ def test_an_unknown_command_is_named_with_near_matches(capsys):
     assert "Did you mean 'train lora'" in fails(capsys, "train", "lroa")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["train", "lora", "--lora-rr", "3"], ["train", "lora", "--lora-r", "x"], ["merge"]]
-)
-def test_a_wrong_flag_exits_with_2(arguments):
-    with pytest.raises(SystemExit) as exit:
-        main(arguments)
-    assert exit.value.code == 2
+def test_a_wrong_flag_is_named_with_near_matches(capsys):
+    assert "no option '--lora-rr'. Did you mean '--lora-r'" in fails(capsys, "train", "lora", "--lora-rr", 3)
+    assert "argument --lora-r: must be a whole number, not 'x'" in fails(capsys, "train", "lora", "--lora-r", "x")
+    assert "required: MODEL" in fails(capsys, "memory")
+    assert "required: --output-dir" in fails(capsys, "merge", "run")
+    assert "no use for 'more'" in fails(capsys, "memory", "llama-3-8b", "more")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -127,3 +129,32 @@ def test_the_installed_command_runs_without_torch_for_its_help():
     code = "import sys; sys.argv = ['ftkit']; from ftkit.cli import main; main(); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "train lora" in out and out.strip().endswith("False")
+
+
+def test_a_chat_reads_turns_from_a_pipe_and_remembers_them(monkeypatch, capsys):
+    asked = []
+
+    def encoded(tokenizer, messages, tools=None):
+        asked.append([(message["role"], message["content"]) for message in messages])
+        return encode_prompt(tokenizer, messages, tools)
+
+    monkeypatch.setattr("ftkit.evaluation.stream.encode_prompt", encoded)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\n two \n/new\nthree\n"))
+    assert main(["chat", "tiny-qwen3", "--system", "Be brief.", "--max-new-tokens", "5"]) == 0
+    first, second, third = asked
+    assert first == [("system", "Be brief."), ("user", "one")]
+    assert second[:2] == first and second[2][0] == "assistant" and second[3] == ("user", "two")
+    assert third == [first[0], ("user", "three")]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_chat_says_what_it_cannot_do(monkeypatch, capsys):
+    assert "top_p means nothing" in fails(capsys, "chat", "tiny-qwen3", "--top-p", "0.5")
+    assert "'tiny-qwen3'" in fails(capsys, "chat", "tiny-qwen33")
+    monkeypatch.setattr("sys.stdin", io.StringIO("long " * 500))
+    assert "more than the 2,048 that the model takes" in fails(capsys, "chat", "tiny-qwen3")
+
+
+def test_a_chat_shows_no_control_characters(capsys):
+    _write("a\x1b[2Jb\x07\x9b\n\u200dc\té")
+    assert capsys.readouterr().out == "a[2Jb\n\u200dc\té"

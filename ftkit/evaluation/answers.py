@@ -47,7 +47,8 @@ def answer(
     """Let the model answer each row's prompt and score it against the row's last message.
 
     Args:
-        rows: in the messages format; the last message, the reference, is never shown to the model.
+        rows: in the messages format, with `tools` where there are any; the last message, the reference, is never
+            shown to the model.
         score: maps a prediction and its reference to named numbers.
         generation: options of `generations`: `max_new_tokens`, `batch_size`, `progress`, ...
 
@@ -56,6 +57,6 @@ def answer(
     """
     if not rows:
         raise DataError("there are no rows to evaluate on; give at least one.")
-    given = generations(model, tokenizer, [row["messages"] for row in rows], **generation)
+    given = generations(model, tokenizer, list(rows), **generation)
     references = [row["messages"][-1]["content"] for row in rows]
     return Answers(given, references, [score(g.text, r) for g, r in zip(given, references, strict=True)])

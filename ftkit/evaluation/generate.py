@@ -33,7 +33,7 @@ class Generation:
 def generate(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    conversations: list[list[dict[str, Any]]],
+    conversations: list[list[dict[str, Any]] | dict[str, Any]],
     **options,
 ) -> list[str]:
     """The texts of `generations`."""
@@ -43,7 +43,7 @@ def generate(
 def generations(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    conversations: list[list[dict[str, Any]]],
+    conversations: list[list[dict[str, Any]] | dict[str, Any]],
     *,
     max_new_tokens: int = 256,
     batch_size: int = 16,
@@ -57,7 +57,8 @@ def generations(
     """The model's answer to each conversation, in their order.
 
     Args:
-        conversations: messages; a last assistant message, the reference, is not shown to the model.
+        conversations: messages, or rows with `messages` and, where there are any, `tools`; a last assistant message,
+            the reference, is not shown to the model.
         max_new_tokens: an answer that has not stopped by then is cut there, or where the model's context ends.
         batch_size: prompts at once; they are batched by length and padded on the left, and what all prompts begin with
             is read once. Greedy answers do not depend on any of that but for rounding.
@@ -76,7 +77,8 @@ def generations(
     if generation_config is not None and generation_config.max_new_tokens:
         max_new_tokens = generation_config.max_new_tokens
     settings.eos_token_id, settings.pad_token_id = stop_token_ids(tokenizer, model), tokenizer.pad_token_id
-    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
+    prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
     context = context_length(model)
     room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
     answers = [Generation("", 0, "prompt_too_long")] * len(prompts)

@@ -7,7 +7,7 @@ over the N tokens that are predicted from something, and the B bytes (UTF-8) tha
 token is predicted from the BOS where the tokenizer puts one in front, and from nothing, so not at all, elsewhere.
 Perplexity is per token: only models with the same tokenizer can be compared by it. Bits per byte compares any two.
 
-Logits exist for `CHUNK_TOKENS` positions at once and are not kept.
+No more logits than `ftkit.loss.CHUNK_LOGITS` exist at once, and none are kept.
 """
 
 import math
@@ -183,7 +183,7 @@ def _nll(model, pad_token_id: int, batch) -> list[float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from ftkit.loss import CHUNK_TOKENS
+    from ftkit.loss import CHUNK_LOGITS
 
     width = max(len(ids) for _, ids, _ in batch)
     ids = torch.tensor([ids + [pad_token_id] * (width - len(ids)) for _, ids, _ in batch])
@@ -196,7 +196,8 @@ def _nll(model, pad_token_id: int, batch) -> list[float]:
     rows, positions = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
     sums = torch.zeros(len(batch), dtype=torch.float64)
     head, cap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    for row, at in zip(rows.split(CHUNK_TOKENS), positions.split(CHUNK_TOKENS), strict=True):
+    chunk = max(1, CHUNK_LOGITS // head.out_features)
+    for row, at in zip(rows.split(chunk), positions.split(chunk), strict=True):
         logits = head(hidden[row.to(hidden.device), at.to(hidden.device)]).float()
         logits = logits if cap is None else torch.tanh(logits / cap) * cap
         nll = cross_entropy(logits, targets[row, at].to(logits.device), reduction="none")

@@ -41,12 +41,5 @@ class PiSSA(Adapter):
             weight.copy_(weight.float() - rank_2r.scaling(layer) * B @ A)
             self.start[name] = (A.clone(), B.clone())
 
-    def save(self, folder: str, state_dict: dict | None = None) -> None:
+    def write(self, folder: str, state_dict: dict | None) -> None:
         rank_2r.save(self.model, folder, lambda name, now: (now, self.start[name]), state_dict)
-
-    @torch.no_grad()
-    def restore(self, folder: str, step: int) -> None:
-        found = rank_2r.load_first(self.model, folder)
-        for name, layer in rank_2r.lora_layers(self.model).items():
-            for parameter, value in zip(rank_2r.factors(layer), found[name], strict=True):
-                parameter.copy_(value)

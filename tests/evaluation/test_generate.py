@@ -86,6 +86,21 @@ def test_no_rows_is_an_error():
         answer(model, tokenizer, [])
 
 
+def test_a_row_s_tools_are_offered_to_the_model():
+    model, tokenizer = load("tiny-qwen3", verbose=False)
+    tokenizer.chat_template = (
+        "{% if tools %}{{ tools[0].function.name }}: {% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    row = {"messages": PROMPTS[0], "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}]}
+    written = [{"role": "user", "content": "add: " + PROMPTS[0][0]["content"]}]
+    options = {"max_new_tokens": 5, "progress": False}
+    assert generate(model, tokenizer, [row], **options) == generate(model, tokenizer, [written], **options)
+    assert generate(model, tokenizer, [row], **options) != generate(model, tokenizer, PROMPTS[:1], **options)
+    reference = {"role": "assistant", "content": "x"}
+    answers = answer(model, tokenizer, [row | {"messages": [*PROMPTS[0], reference]}], exact_match, **options)
+    assert answers.predictions == generate(model, tokenizer, [row], **options)
+
+
 def test_what_never_stopped_is_reported():
     model, tokenizer = load("tiny-smollm", verbose=False)
     found = generations(model, tokenizer, PROMPTS, max_new_tokens=6, progress=False)

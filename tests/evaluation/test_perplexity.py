@@ -113,7 +113,7 @@ def test_e11_3_an_answer_is_scored_given_its_prompt(rows, family_name):
 
 def test_no_logits_are_kept(monkeypatch):
     model, tokenizer = load("tiny-smollm", verbose=False)
-    monkeypatch.setattr("ftkit.loss.CHUNK_TOKENS", 5)
+    monkeypatch.setattr("ftkit.loss.CHUNK_LOGITS", 5 * model.lm_head.out_features)
     seen = []
     model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
     text_likelihoods(model, tokenizer, ["abcdefghij" * 3, "abc"], progress=False)

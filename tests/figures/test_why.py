@@ -1,8 +1,8 @@
 import matplotlib as mpl
 import pytest
 
-from ftkit.figures.decision import break_even, weighing
 from ftkit.figures.style import use_style
+from ftkit.figures.why import break_even, weighing
 
 
 @pytest.fixture(autouse=True)
