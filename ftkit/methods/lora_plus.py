@@ -14,13 +14,14 @@ def parameter_groups(
     model: nn.Module,
     *,
     learning_rate: float,
-    weight_decay: float,
+    weight_decay: float = 0.0,
     ratio: float | None = None,
     embedding_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """What trains, in groups of one rate and one decay: matrices decay, vectors do not.
 
     Args:
+        weight_decay: of the matrices.
         ratio: LoRA+'s lambda, B's rate over A's; None is plain LoRA. AdamW's decay is multiplied by the group's rate,
             so B also decays `ratio` times as fast.
         embedding_learning_rate: under LoRA+, of embeddings that are trained; the authors' code takes 1e-6. Without

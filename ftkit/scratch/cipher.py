@@ -5,6 +5,7 @@ trained whole to copy (the cipher that changes nothing) is what adapters start f
 must learn. Nothing here says what a method does at the size of a language model.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -57,7 +58,10 @@ def fit(
     before: Callable[[int], None] = lambda step: None,
     after: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
-    """AdamW on fresh words for `steps` steps, the rate falling to 0 along a cosine; returns the losses.
+    """AdamW on fresh words for `steps` steps; returns the losses.
+
+    The rate rises over the first tenth and falls to 0 along a cosine. Gradients are not clipped: a run with a smaller
+    scale and larger gradients then stays the same run.
 
     Args:
         groups: parameters, or AdamW's groups with their own rates.
@@ -65,7 +69,14 @@ def fit(
         before, after: called around each optimizer step with its number, from 1.
     """
     optimizer = torch.optim.AdamW(groups, lr=lr or 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    warmup = max(1, steps // 10)
+
+    def course(done: int) -> float:
+        return (
+            (done + 1) / warmup if done < warmup else (1 + math.cos(math.pi * (done - warmup) / (steps - warmup))) / 2
+        )
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, course)
     losses = []
     for step in range(1, steps + 1):
         value = loss(model, rows(words(batch, seed * 1_000_003 + step), key))
