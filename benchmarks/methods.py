@@ -213,7 +213,7 @@ def table(result: dict) -> str:
         "AdaLoRA trains the number shown at the start and the matched number in the end. rsLoRA has LoRA's alpha. "
         f"`{CONTROL}` is what Delta-LoRA with lambda 2 must beat. `{FULL}` trains the whole model and is not matched. "
         "Kept bytes and step times: a Llama decoder of width 256, 4 layers, 4 rows of 128 tokens, float32, rank 16 "
-        "(VeRA 256)."
+        "(VeRA 256). At a matched count VeRA's rank is larger than the width of the small model."
     )
     return "\n".join([*lines, "", notes, "", "## What a tiny model cannot tell", "", CANNOT_TELL, ""])
 

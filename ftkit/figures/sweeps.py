@@ -39,6 +39,7 @@ def seeds(rows: Mapping[str, Sequence[float]], xlabel: str) -> "Figure":
         rows: name to the values of the seeds.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(rows)))
     for y, values in enumerate(rows.values()):
@@ -47,4 +48,5 @@ def seeds(rows: Mapping[str, Sequence[float]], xlabel: str) -> "Figure":
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=xlabel)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     return figure

@@ -6,6 +6,7 @@ import pytest
 
 from book.execute import execute, results
 from book.freshness import NOTEBOOKS
+from ftkit.methods import conformance
 from ftkit.methods.registry import METHODS
 
 SMALL = {"STEPS": 20, "PRETRAIN": 20, "SEEDS": [0, 1]}
@@ -80,6 +81,14 @@ def test_the_two_versions_of_every_method_agree_and_merge(computed):
     for found in computed["twins"].values():
         assert found["logits"] < 2e-5 and found["gradients"] < 5e-6 and found["merge"] < 2e-5 and found["start"] < 2e-5
     assert computed["merged"] < 2e-5 and computed["unmerged"] < 2e-5
+
+
+def test_the_conformance_table_is_the_registrys(notebook):
+    cell = next(cell for cell in notebook.cells if cell.id == "conformance-code")
+    (shown,) = (out["data"]["text/html"] for out in cell.outputs)
+    refused = sum(bool(conformance.cell(m, p)) for m in METHODS for p in conformance.PROPERTIES)
+    assert shown.count("<td>·</td>") == len(METHODS) * len(conformance.PROPERTIES) - refused
+    assert all(f"<th>{name}</th>" in shown for name in (*METHODS, *conformance.PROPERTIES))
 
 
 def test_adalora_ends_with_the_average_that_was_asked_for(computed):
