@@ -129,7 +129,8 @@ def test_the_configuration_in_the_folder_makes_the_same_run(data, tmp_path):
 
 
 def test_the_best_checkpoint_is_the_result_and_the_number_kept_is_limited(data, tmp_path):
-    tuner = run(tmp_path / "run", data, learning_rate=1.0, max_steps=20, save_total_limit=2)  # so high that the best comes early
+    # A rate so high that the best comes early.
+    tuner = run(tmp_path / "run", data, learning_rate=1.0, max_steps=20, save_total_limit=2)
     evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
     best = min(evaluated, key=evaluated.get)
     assert best < 20 and checkpoints.steps(tmp_path / "run") == [best, 20]
