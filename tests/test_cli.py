@@ -51,6 +51,17 @@ def test_train_evaluate_and_merge(data, tmp_path, capsys):
     assert (merged / "model.safetensors").is_file()
 
 
+def test_train_full_from_a_file_and_flags(data, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model_name: tiny-smollm\nmax_steps: 9\nlearning_rate: 1e-3\ndata_dir: {data}\n")
+    command = ["train", "full", "--config", str(file), "--max-steps", "2", "--output-dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert "2 steps in" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "--resume" in fails(capsys, *command)  # it is never overwritten
+    assert main([*command, "--resume"]) == 0
+
+
 def test_a_model_that_does_not_exist_is_named_with_near_matches(data, tmp_path, capsys):
     error = fails(capsys, *TRAIN, "--model-name", "tiny-lama3", "--data-dir", data, "--output-dir", tmp_path / "o")
     assert "tiny-lama3" in error and "'tiny-llama3'" in error

@@ -120,7 +120,6 @@ class TokenTrainer(Trainer):
             parameter.grad = None
         skipped = 1 + sum("skipped" in earlier for earlier in self.records)
         if skipped > self.max_nonfinite_steps:
-            self.record(record)
             raise TrainingError(
                 f"the {what} of step {record['step']} is not finite, and {skipped - 1} steps before it were skipped "
                 f"for the same; its training rows, counted from 0, are {', '.join(map(str, rows))}. Look at them, "

@@ -1,159 +1,189 @@
-"""Full fine-tuning: what the guide gets wrong, and every family."""
+"""Full fine-tuning on the tiny model of every family, and what the guide's listing has wrong about it."""
 
-import math
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from transformers import AutoModelForCausalLM
 
-from ftkit.errors import ConfigError, TrainingError
-from ftkit.models import load
-from ftkit.training.config import FullFineTuningConfig
+from ftkit.models.tiny import TINY
+from ftkit.training.config import FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
-from ftkit.training.trainer import TokenTrainer, mean_loss
+from ftkit.training.lora import LoRAFineTuner
 
-FAMILIES = ("llama3", "llama4", "qwen3", "qwen3-moe", "deepseek-v3", "deepseek-v3.2", "gemma3", "gemma3-vision")
-
-
-def settings(folder, model="tiny-smollm", **changes):
-    fast = {"learning_rate": 3e-3, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 3}
-    steps = {"eval_steps": 2, "save_steps": 2, "logging_steps": 2}
-    return FullFineTuningConfig(model_name=model, output_dir=str(folder), **{**fast, **steps, **changes})
+SETTINGS = {"batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 6, "learning_rate": 1e-2}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_families_train_and_are_saved_as_transformers_reads_them(family, rows, tmp_path):
-    tuner = FullFineTuner(settings(tmp_path / "run", f"tiny-{family}"), {"train": rows[:4]})
+@pytest.fixture(scope="module")
+def data():
+    words = "red green blue black white".split()
+    rows = [
+        {"messages": [{"role": "user", "content": f"{w} {v}?"}, {"role": "assistant", "content": f"{v} {w}."}]}
+        for w in words
+        for v in words
+    ]
+    return {"train": rows[:16], "validation": rows[16:]}
+
+
+def full(folder, data, model="tiny-smollm", **changes):
+    return FullFineTuner(
+        FullFineTuningConfig(model_name=model, output_dir=str(folder), **{**SETTINGS, **changes}), data
+    )
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_every_family_trains_whole_and_is_saved_for_transformers(model, data, tmp_path):
+    tuner = full(tmp_path / "run", data, model)
+    tuner.load_model_and_tokenizer()
+    before = {name: p.detach().clone() for name, p in tuner.model.named_parameters()}
     tuner.train()
     losses = [entry["loss"] for entry in tuner.history if "loss" in entry]
     assert losses[-1] < losses[0]
-    loaded, _ = load(str(tmp_path / "run"), dtype="float32", verbose=False)
-    ids = torch.arange(20)[None] + 30
+    for name, parameter in tuner.model.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        # What no text reaches (a vision tower) or no loss (an indexer) is frozen; an expert may see no token.
+        assert moved == parameter.requires_grad or "expert" in name or "router" in name or "gate" in name, name
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "run", dtype=torch.float32)
+    ids = torch.arange(5, 25)[None]
     with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, tuner.model(ids).logits, atol=1e-6, rtol=1e-5)
-    tied = loaded.config.get_text_config().tie_word_embeddings
-    assert tied == (loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight)
+        assert torch.allclose(loaded(ids).logits, tuner.model(ids).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ("smollm", "llama4", "qwen3", "deepseek-v3.2", "gemma3"))
-def test_e8_2_no_norm_and_no_bias_decays(family, tmp_path):
-    tuner = FullFineTuner(settings(tmp_path, f"tiny-{family}", weight_decay=0.1))
+@pytest.mark.parametrize("model", ["tiny-llama3", "tiny-qwen3", "tiny-gemma3"])
+def test_e8_2_norms_do_not_decay_and_matrices_do(model, data, tmp_path):
+    tuner = full(tmp_path / "run", data, model, weight_decay=0.1)
     tuner.load_model_and_tokenizer()
-    decays = {
-        id(p): group["weight_decay"] for group in tuner.get_optimizer_grouped_parameters() for p in group["params"]
-    }
-    matrices = norms = 0
+    decay = {id(p): g["weight_decay"] for g in tuner.get_optimizer_grouped_parameters() for p in g["params"]}
     for module in tuner.model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in decays:
-                assert not parameter.requires_grad
-            elif isinstance(module, nn.Linear | nn.Embedding) and name == "weight":
-                assert decays[id(parameter)] == 0.1
-                matrices += 1
-            elif parameter.ndim == 1:
-                assert decays[id(parameter)] == 0
-                norms += "Norm" in type(module).__name__
-    assert matrices > 5 and norms > 3
+        for parameter in module.parameters(recurse=False):
+            norm = "norm" in type(module).__name__.lower()
+            assert decay[id(parameter)] == (0.0 if norm or parameter.ndim < 2 else 0.1), type(module).__name__
 
 
-def test_e8_3_the_weights_are_float32_and_all_move_under_bfloat16_arithmetic(rows, tmp_path):
-    config = settings(tmp_path / "run", mixed_precision="bf16", learning_rate=2e-5, max_steps=4, warmup_ratio=0.0)
-    tuner = FullFineTuner(config, {"train": rows[:4]})
-    before = load("tiny-smollm", dtype="float32", verbose=False)[0].state_dict()
+def test_e8_3_weights_are_float32_whatever_the_arithmetic(data, tmp_path):
+    tuner = full(tmp_path / "run", data, torch_dtype="bfloat16", learning_rate=2e-5, max_steps=3)
+    tuner.load_model_and_tokenizer()
+    before = {name: p.detach().clone() for name, p in tuner.model.named_parameters()}
     tuner.train()
     assert {p.dtype for p in tuner.model.parameters()} == {torch.float32}
-    for name, parameter in tuner.model.named_parameters():
-        if "embed" not in name:  # rows of tokens that do not occur stay
-            assert (parameter != before[name]).float().mean() > 0.9, name
-    exact = FullFineTuner(settings(tmp_path / "exact", max_steps=1), {"train": rows[:4]})
-    exact.train()
-    difference = abs(exact.history[0]["loss"] - tuner.history[0]["loss"])
-    assert 1e-6 < difference < 0.05  # bfloat16 it was
+    moved = {name: (p != before[name]).float().mean().item() for name, p in tuner.model.named_parameters()}
+    assert min(share for name, share in moved.items() if "norm" in name) > 0.9
+    # In bfloat16 the same steps would have moved no norm at all: half the distance of 1 to its neighbour is 2e-3.
+    assert all(
+        torch.equal(p.bfloat16(), before[name].bfloat16())
+        for name, p in tuner.model.named_parameters()
+        if "norm" in name
+    )
 
 
-def test_e8_4_flash_attention_is_no_condition(tmp_path):
-    FullFineTuner(settings(tmp_path, use_flash_attention=True)).load_model_and_tokenizer()
+def test_e8_4_flash_attention_that_is_not_installed_is_no_error(data, tmp_path):
+    tuner = full(tmp_path / "run", data, use_flash_attention=True)
+    model, _ = tuner.load_model_and_tokenizer()
+    assert model.config._attn_implementation == "sdpa"
 
 
-def test_e8_5_the_learning_rate_ends_with_the_run(rows, tmp_path):
-    config = settings(tmp_path / "run", max_steps=None, num_epochs=2, batch_size=1, gradient_accumulation_steps=5)
-    tuner = FullFineTuner(config, {"train": rows})
+def test_e8_8_a_short_run_warms_up_and_every_step_is_logged_with_its_own_loss(data, tmp_path):
+    tuner = full(tmp_path / "run", data, warmup_ratio=0.03)
+    tuner.train()
+    steps = [entry for entry in tuner.history if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[0]["learning_rate"] == 0 and steps[1]["learning_rate"] == pytest.approx(1e-2)
+    assert all(entry["loss"] == pytest.approx(entry["nll"] / entry["tokens"]) for entry in steps)
+
+
+def test_e8_9_the_seed_is_pythons_numpys_and_torchs(data, tmp_path):
+    tuner, draws = full(tmp_path / "run", data), []
+    for _ in range(2):
+        tuner.setup_seed()
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+
+
+def test_e9_8_both_trainers_have_the_same_betas(data, tmp_path):
+    tuners = [
+        full(tmp_path / "a", data),
+        *(
+            LoRAFineTuner(
+                LoRAConfig(model_name="tiny-smollm", lora_r=4, use_lora_plus=plus, output_dir=str(tmp_path / "b")), data
+            )
+            for plus in (False, True)
+        ),
+    ]
+    for tuner in tuners:
+        tuner.load_model_and_tokenizer()
+        optimizer = tuner.create_optimizer()
+        assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.95)}
+
+
+@pytest.mark.parametrize("tuner", [FullFineTuner, LoRAFineTuner])
+def test_e9_3_saving_need_not_fall_on_evaluations_and_the_best_is_kept(tuner, data, tmp_path):
+    config = FullFineTuningConfig if tuner is FullFineTuner else LoRAConfig
+    made = tuner(
+        config(model_name="tiny-smollm", output_dir=str(tmp_path / "run"), save_steps=3, eval_steps=2, **SETTINGS), data
+    )
+    metrics = made.train()
+    evaluated = {entry["step"]: entry["eval_loss"] for entry in made.history if "eval_loss" in entry}
+    assert {2, 3, 4, 6} <= set(evaluated)
+    assert metrics["eval_loss"] == min(evaluated[3], evaluated[6])
+
+
+def test_e9_1_the_guides_arguments_are_gone_and_ours_reach_the_trainer(data, tmp_path):
+    from dataclasses import fields
+
+    from transformers import TrainingArguments
+
+    assert not {"warmup_ratio", "evaluation_strategy"} & {field.name for field in fields(TrainingArguments)}
+    tuner = full(tmp_path / "run", data, warmup_ratio=0.5)
+    tuner.train()
+    rates = [entry["learning_rate"] for entry in tuner.history if "loss" in entry]
+    assert rates.index(max(rates)) == 3 and any("eval_loss" in entry for entry in tuner.history)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_e9_2_e9_4_half_precision_trains_on_a_cpu_and_stays_finite(dtype, data, tmp_path):
+    config = LoRAConfig(
+        model_name="tiny-smollm",
+        torch_dtype=dtype,
+        lora_r=4,
+        modules_to_save=("embed_tokens",),
+        output_dir=str(tmp_path / "run"),
+        **SETTINGS,
+    )
+    tuner = LoRAFineTuner(config, data)
+    metrics = tuner.train()
+    assert {p.dtype for p in tuner.model.parameters() if p.requires_grad} == {torch.float32}
+    assert np.isfinite(metrics["eval_loss"]) and not any("skipped" in entry for entry in tuner.history)
+
+
+def test_rows_of_like_length_and_packed_rows_train_the_same_tokens(data, tmp_path):
+    longer = {"train": data["train"] + [_long(n) for n in (5, 30, 60)], "validation": data["validation"]}
+    tokens = {}
+    for name, changes in {"plain": {}, "grouped": {"group_by_length": True}, "packed": {"packing": True}}.items():
+        settings = {"max_steps": None, "num_epochs": 1, "max_seq_length": 1024} | changes
+        tuner = full(tmp_path / name, longer, **settings)
+        tuner.train()
+        tokens[name] = sum(entry["tokens"] for entry in tuner.history if "loss" in entry)
+    assert tokens["plain"] == tokens["grouped"] == tokens["packed"] > 0
+
+
+def _long(n):
+    return {"messages": [{"role": "user", "content": "go on"}, {"role": "assistant", "content": "and " * n}]}
+
+
+def test_e8_5_the_schedule_counts_optimizer_steps_and_the_last_incomplete_group(data, tmp_path):
+    settings = {"max_steps": None, "num_epochs": 2, "batch_size": 1, "gradient_accumulation_steps": 5}
+    tuner = full(tmp_path / "run", {"train": data["train"][:12]}, **settings)
     tuner.train()
     assert tuner.total_steps() == tuner.trainer.state.global_step == 6
     assert tuner.trainer.lr_scheduler.get_last_lr()[0] == 0
 
 
-def test_e8_8_the_logged_loss_is_the_tokens_mean_since_the_last_report(rows, tmp_path):
-    tuner = FullFineTuner(settings(tmp_path / "run", max_steps=5, save_steps=3), {"train": rows})
+def test_e8_8_a_report_is_the_mean_over_the_tokens_since_the_last_one(data, tmp_path):
+    tuner = full(tmp_path / "run", {"train": data["train"]}, max_steps=5, logging_steps=2)
     tuner.train()
     reports = [entry for entry in tuner.trainer.state.log_history if "loss" in entry]
     assert [entry["step"] for entry in reports] == [2, 4]
     for entry in reports:
         steps = [e for e in tuner.history if "nll" in e and entry["step"] - 2 < e["step"] <= entry["step"]]
-        assert entry["loss"] == mean_loss(steps) == sum(e["nll"] for e in steps) / sum(e["tokens"] for e in steps)
-    assert math.ceil(0.03 * 5) == 1 and tuner.history[0]["learning_rate"] == 0  # it warms up, however short
-
-
-def test_e8_9_every_generator_is_seeded(tmp_path):
-    draws = []
-    for _ in range(2):
-        FullFineTuner(settings(tmp_path))
-        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
-    assert draws[0] == draws[1]
-
-
-def test_a_step_that_is_not_finite_is_skipped_and_too_many_stop_the_run(rows, tmp_path, monkeypatch):
-    original = TokenTrainer.training_step
-
-    def broken(self, model, inputs, num_items_in_batch=None):
-        loss = original(self, model, inputs, num_items_in_batch)
-        if self.state.global_step in bad:
-            next(p for p in model.parameters() if p.requires_grad).grad.view(-1)[0] = math.inf
-        return loss
-
-    monkeypatch.setattr(TokenTrainer, "training_step", broken)
-    bad = {0, 1}
-    tuner = FullFineTuner(settings(tmp_path / "run", max_steps=2), {"train": rows})
-    before = load("tiny-smollm", dtype="float32", verbose=False)[0].state_dict()
-    tuner.train()
-    assert [entry["skipped"] for entry in tuner.history] == ["gradient"] * 2
-    assert all(torch.equal(tensor, before[name]) for name, tensor in tuner.model.state_dict().items())
-    stopped = FullFineTuner(settings(tmp_path / "stop", max_steps=3, max_nonfinite_steps=1), {"train": rows})
-    with pytest.raises(TrainingError, match="the gradient of step 2 is not finite") as error:
-        stopped.train()
-    first, last = (entry["rows"] for entry in stopped.history)
-    assert f"are {', '.join(map(str, last))}." in str(error.value)
-    assert len({*first, *last}) == 8  # two steps of an epoch share no row
-
-
-def test_it_stops_early_and_is_then_complete(tmp_path):
-    data = {
-        split: [{"messages": [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": letter * 20}]}]
-        * 4
-        for split, letter in (("train", "a"), ("validation", "z"))
-    }
-    often = {"eval_steps": 1, "save_steps": 7, "early_stopping_patience": 2}
-    config = settings(tmp_path / "run", max_steps=40, learning_rate=3e-2, **often)
-    metrics = FullFineTuner(config, data).train()
-    assert metrics["steps"] < 40 and metrics["step"] <= metrics["steps"]
-    assert FullFineTuner(config, data).train(resume=True)["steps"] == metrics["steps"]
-
-
-@pytest.mark.parametrize("changes", [{"group_by_length": True}, {"packing": True, "max_seq_length": 512}])
-def test_every_row_is_trained_once_an_epoch(changes, rows, tmp_path):
-    config = settings(tmp_path / "run", max_steps=None, num_epochs=1, batch_size=2, **changes)
-    tuner = FullFineTuner(config, {"train": rows})
-    tuner.train()
-    plain = FullFineTuner(settings(tmp_path / "plain"), {"train": rows})
-    plain.load_model_and_tokenizer()
-    expected = sum(label != -100 for row in plain.load_data()["train"] for label in row["labels"])
-    assert sum(entry["tokens"] for entry in tuner.history) == expected
-
-
-def test_packing_is_refused_where_rows_would_mix(rows, tmp_path):
-    tuner = FullFineTuner(settings(tmp_path, "tiny-deepseek-v3.2", packing=True), {"train": rows})
-    tuner.load_model_and_tokenizer()
-    with pytest.raises(ConfigError, match="cannot keep them apart"):
-        tuner.load_data()
+        assert entry["loss"] == sum(e["nll"] for e in steps) / sum(e["tokens"] for e in steps)
