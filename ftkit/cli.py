@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftkit.arguments import parse
@@ -14,7 +16,7 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.terminal import Chat, chat
-from ftkit.training.config import FullFineTuningConfig, LoRAConfig
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 
 if TYPE_CHECKING:
     from ftkit.training.finetuner import FineTuner
@@ -49,8 +51,23 @@ class Merge:
     """Folder of the adapter, as `ftkit train` wrote it."""
     output_dir: str
     """Folder of the merged model; must not exist or be empty."""
+    onto: str | None = None
+    """Weights to merge onto: dequantized (those that the 4 bits of training stand for), original (the base as it was
+    before) or requantized (the first in 4 bits again). Default: the exact one, dequantized for a run on a base in 4
+    bits, else original."""
     dtype: str = "float32"
     """Precision of the saved weights: float32 keeps the whole update; bfloat16 and float16 halve the file and round."""
+    data_dir: str | None = None
+    """Rows whose prompts are answered before and after. Default: the run's own data, where it can still be read, else
+    rows of random tokens."""
+    num_prompts: int = 8
+    """How many of them."""
+    json: bool = False
+    """Print the receipt as one JSON object."""
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1:
+            raise FtkitError(f"num_prompts must be above 0, not {self.num_prompts}.")
 
 
 @dataclass
@@ -184,12 +201,29 @@ def evaluate(options: Evaluate) -> None:
 
 
 def merge(options: Merge) -> None:
-    from ftkit.export.merge import merge_and_save
+    from ftkit.export.merge import merge
 
-    difference = merge_and_save(options.run, options.output_dir, options.dtype)
-    print(
-        f"merged into {options.output_dir}; reloaded, its logits differ by at most {difference:.2g} from the adapter's"
-    )
+    receipt = merge(options.run, options.output_dir, onto=options.onto, dtype=options.dtype, prompts=_prompts(options))
+    print(json.dumps(dataclasses.asdict(receipt), ensure_ascii=False) if options.json else receipt)
+
+
+def _prompts(options: Merge) -> list[list[dict]] | None:
+    """Conversations of the test rows, where there are some, of the data that was named or else of the run's own."""
+    from ftkit.data.sources import load_data
+    from ftkit.data.table import restore
+
+    source, record = options.data_dir, Path(options.run) / RUN_FILE
+    if source is None and record.is_file():
+        source = json.loads(record.read_text())["config"].get("data_dir")
+    try:
+        data = load_data(source) if source else {}
+    except FtkitError:
+        if options.data_dir:
+            raise
+        return None
+    rows = next((data[split] for split in ("test", "validation", "train") if data.get(split)), [])
+    rows = [restore(row) if "input_ids" in row else row for row in islice(rows, options.num_prompts)]
+    return [row["messages"] for row in rows if "messages" in row] or None
 
 
 def memory(options: Memory) -> None:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ftkit.loss import trained_positions_only
+from ftkit.models.quantized import parts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,14 +63,15 @@ def measure_step(
     """
     base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = batch["input_ids"].device
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {part.untyped_storage().data_ptr() for p in model.parameters() for part in parts_of(p)}
     # The storages themselves are kept, so that no address is used twice.
     saved: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage
+        for part in parts_of(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in own:
+                saved[storage.data_ptr()] = storage
         return tensor
 
     model.train()
@@ -136,10 +138,6 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
 def _nbytes(tensors: Iterable[torch.Tensor]) -> int:
     storages = {}
     for tensor in tensors:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        state = getattr(tensor, "quant_state", None)  # bitsandbytes keeps a weight's scales beside it
-        if state is not None:
-            for scales in (state.absmax, state.state2.absmax if state.nested else None):
-                if scales is not None:
-                    storages[scales.untyped_storage().data_ptr()] = scales.untyped_storage()
+        for part in parts_of(tensor):
+            storages[part.untyped_storage().data_ptr()] = part.untyped_storage()
     return sum(storage.nbytes() for storage in storages.values())

@@ -7,9 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from ftkit.models import base_record
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+    from ftkit.models.base_record import BaseRecord
 
 STATE_FILE = "adapter_state.safetensors"
 
@@ -23,6 +27,7 @@ class Adapter:
     Attributes:
         model: the PEFT model.
         keeps_best: whether an earlier checkpoint may be taken for the result.
+        base: what is recorded of its base, where `attach` made it.
         whole_weights: whether it reads or moves whole matrices around a step; FSDP and DeepSpeed hold pieces of them.
     """
 
@@ -31,6 +36,7 @@ class Adapter:
 
     def __init__(self, model: "PeftModel") -> None:
         self.model = model
+        self.base: BaseRecord | None = None
 
     @property
     def causal_model(self) -> "PreTrainedModel":
@@ -51,6 +57,12 @@ class Adapter:
 
         Embeddings are left out: PEFT would ask the hub whether they have grown.
         """
+        self.write(folder, state_dict)
+        if self.base is not None:
+            base_record.write(self.base, folder)
+
+    def write(self, folder: str, state_dict: dict | None) -> None:
+        """PEFT's files, which a method may have to write in another form."""
         self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from ftkit.methods.adapted import is_quantised, resolve_targets
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora import attach_lora
 from ftkit.methods.registry import check
+from ftkit.models import base_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,21 +60,32 @@ def attach(
         "target_modules": target_modules,
         "modules_to_save": modules_to_save,
         "seed": seed,
+        "lora_dropout": lora_dropout,
     }
+    if method != "vera":
+        common["lora_alpha"] = lora_alpha or (2 * r**0.5 if use_rslora else 2 * r)
+    if method not in ("vera", "adalora"):
+        common["use_rslora"] = use_rslora
+    delta = {"start_step": delta_lora_start_step, "ratio": delta_lora_ratio}
+    base = base_record.of(model)
+    adapter = _make(model, method, common, delta)
+    adapter.base = base
+    return adapter
+
+
+def _make(model: "PreTrainedModel", method: str, common: dict[str, Any], delta: dict[str, Any]) -> Adapter:
     if method == "vera":
         from ftkit.methods.vera import attach_vera
 
-        return Adapter(attach_vera(model, dropout=lora_dropout, **common))
-    common["lora_alpha"] = lora_alpha or (2 * r**0.5 if use_rslora else 2 * r)
+        return Adapter(attach_vera(model, dropout=common.pop("lora_dropout"), **common))
     if method == "adalora":
         from ftkit.methods.adalora import AdaLoRA
 
-        return AdaLoRA(model, lora_dropout=lora_dropout, **common)
-    common |= {"lora_dropout": lora_dropout, "use_rslora": use_rslora}
+        return AdaLoRA(model, **common)
     if method == "delta-lora":
         from ftkit.methods.delta_lora import DeltaLoRA
 
-        return DeltaLoRA(model, start_step=delta_lora_start_step, ratio=delta_lora_ratio, **common)
+        return DeltaLoRA(model, **delta, **common)
     if method == "pissa":
         from ftkit.methods.pissa import PiSSA
 

@@ -19,8 +19,9 @@ PROPERTIES = {
     "use_rslora": "takes " + FEATURES["use_rslora"],
     "use_lora_plus": "takes " + FEATURES["use_lora_plus"],
     "fused_experts": "adapts " + FEATURES["fused_experts"],
+    "quantised_base": "trains on " + FEATURES["quantised_base"],
 }
-"""Column to what it says. The last four may be refused."""
+"""Column to what it says. The last five may be refused."""
 
 
 def cell(method: str, column: str) -> str:

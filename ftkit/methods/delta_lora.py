@@ -69,7 +69,7 @@ class DeltaLoRA(Adapter):
         elif self.start:
             self._move({name: rank_2r.factors(layer) for name, layer in rank_2r.lora_layers(self.model).items()})
 
-    def save(self, folder: str, state_dict: dict | None = None) -> None:
+    def write(self, folder: str, state_dict: dict | None) -> None:
         """As rank 2r on the original base: :math:`[(1 + \\lambda) B, -\\lambda B_K] [A; A_K]`."""
 
         def parts(name: str, now: rank_2r.Factors) -> tuple[rank_2r.Factors, rank_2r.Factors]:

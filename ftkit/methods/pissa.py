@@ -41,5 +41,5 @@ class PiSSA(Adapter):
             weight.copy_(weight.float() - rank_2r.scaling(layer) * B @ A)
             self.start[name] = (A.clone(), B.clone())
 
-    def save(self, folder: str, state_dict: dict | None = None) -> None:
+    def write(self, folder: str, state_dict: dict | None) -> None:
         rank_2r.save(self.model, folder, lambda name, now: (now, self.start[name]), state_dict)

@@ -7,12 +7,14 @@ import torch
 
 from ftkit.methods.by_name import attach
 from ftkit.methods.lora_fa import attach_lora_fa
+from ftkit.models.loading import quantize_model
+from ftkit.models.quantized import Quantization, parts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-ROWS = ("full", "lora", "lora-fa", "vera", "dora")
-"""Rows of the table, the trained whole model first."""
+ROWS = ("full", "lora", "qlora", "lora-fa", "vera", "dora")
+"""Rows of the table, the trained whole model first; qlora is lora on a base in 4 bits."""
 
 
 def saved_for_backward(model: torch.nn.Module, forward: Callable[[], object]) -> int:
@@ -20,13 +22,15 @@ def saved_for_backward(model: torch.nn.Module, forward: Callable[[], object]) ->
 
     Each storage counts once, whoever keeps it. Parameters and buffers of `model` do not count: they are there anyway.
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    own = (part for tensor in (*model.parameters(), *model.buffers()) for part in parts_of(tensor))
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
     kept: dict[int, torch.UntypedStorage] = {}  # the storages themselves, so that no address is used twice
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
+        for part in parts_of(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in known:
+                kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -87,6 +91,8 @@ def measure(
                     parameter.requires_grad_()
             body = adapted.get_base_model().model
         else:
+            if method == "qlora":
+                model, method = quantize_model(model, Quantization()), "lora"
             body = attach(model, method, r=r, lora_dropout=lora_dropout).model.get_base_model().model
         body = body.to(dtype).train()
         # The embedding's output must ask for a gradient, as it does when a layer below trains.

@@ -14,6 +14,7 @@ _PUBLIC = {
     "LoraTargets": "ftkit.models.families",
     "family_of": "ftkit.models.families",
     "lora_targets": "ftkit.models.families",
+    "Quantization": "ftkit.models.quantized",
     "stop_token_ids": "ftkit.models.families",
 }
 __all__ = [*_PUBLIC]

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ftkit.errors import ModelError, near_matches
-from ftkit.models import embedded, precision, tiny
+from ftkit.models import base_record, embedded, precision, quantized, tiny
+from ftkit.models.quantized import Quantization
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,6 +31,7 @@ def load(
     dtype: str = "auto",
     attn_implementation: str = "auto",
     device: str = "auto",
+    quantization: Quantization | str | None = "auto",
     trust_remote_code: bool = False,
     seed: int = 42,
     verbose: bool = True,
@@ -43,6 +46,9 @@ def load(
         attn_implementation: "sdpa", "eager" or "flash_attention_2"; "auto" is flash attention where it is installed
             and can run, else sdpa.
         device: "cpu", "cuda", "cuda:<index>"; "auto" is a CUDA GPU where there is one.
+        quantization: a `Quantization` loads the linear layers and fused experts in 4 bits. "auto" does so for an
+            adapter that was trained on such a base, and for nothing else; None never does. "dequantized" is for such an
+            adapter alone: its base is quantised as in training and then written out in float32.
         trust_remote_code: run Python code that a hub repository brings along. Off: it runs with your rights.
         seed: of the random weights of a tiny model; nothing else draws. torch's global generator is not touched.
         verbose: print the chosen precision, attention and device with their reasons, in one line.
@@ -50,8 +56,10 @@ def load(
     Raises:
         ModelError: no such model, a folder without a model, or a `dtype`, `attn_implementation` or `device` that is
             unknown or cannot run here.
-        MissingDependency: the embedded model's wheel is not installed.
+        MissingDependency: the embedded model's wheel is not installed, or bitsandbytes for a model in 4 bits.
     """
+    if isinstance(quantization, str) and quantization not in ("auto", "dequantized"):
+        raise ModelError(f"quantization={quantization!r} is unknown: use 'auto', 'dequantized' or a Quantization.")
     options = {
         "dtype": dtype,
         "attn_implementation": attn_implementation,
@@ -62,13 +70,22 @@ def load(
     }
     name = str(name)
     if name not in known_names() and (Path(name) / ADAPTER_FILE).is_file():
-        return _load_adapter(Path(name), options)
+        return _load_adapter(Path(name), options, quantization)
+    if isinstance(quantization, str):
+        if quantization == "dequantized":
+            raise ModelError(f"quantization='dequantized' is for an adapter's folder, and {name} is none.")
+        quantization = None
+    if quantization is not None:
+        quantized.require_bitsandbytes()
 
     hardware = precision.detect(device)
     if name in tiny.TINY:
         choice = precision.choose(hardware, dtype=dtype, attn_implementation=attn_implementation, tiny=True)
         model, tokenizer = tiny.build(name, attn_implementation=choice.attn_implementation, seed=seed)
-        model = model.to(device=choice.device, dtype=choice.torch_dtype)
+        if quantization is not None:
+            model = quantize_model(model, quantization, dtype=choice.dtype, device=choice.device)
+        else:
+            model = model.to(device=choice.device, dtype=choice.torch_dtype)
     else:
         # Settled before anything is fetched: a misspelt dtype should not cost a download.
         precision.choose(hardware, dtype=dtype, attn_implementation=attn_implementation)
@@ -80,11 +97,33 @@ def load(
             hardware, dtype=dtype, attn_implementation=attn_implementation, supports_flash=supports_flash
         )
         with _errors_in_a_sentence(name, found), _progress(shown=name != embedded.NAME):
-            model = _weights(source, config, choice, found)
+            model = _weights(source, config, choice, found, quantization)
             tokenizer = _tokenizer(source, found)
     if verbose:
-        print(f"{name}: {choice}")
+        packed = f"{quantization} in 4 bits: {quantized.share_in_four_bits(model):.0%} of its weights, the rest "
+        print(f"{name}: {packed if quantization else ''}{choice}")
     return model, tokenizer
+
+
+def quantize_model(
+    model: "PreTrainedModel", quantization: Quantization, *, dtype: str = "float32", device: str = "cpu"
+) -> "PreTrainedModel":
+    """A model in memory in 4 bits, as a new one, on the road that every other takes: through a folder.
+
+    Args:
+        model: the causal model; it is left as it is.
+        quantization: how.
+        dtype: what it is rounded to before it is rounded to 4 bits, and the precision of what stays wide.
+        device: as for `load`.
+    """
+    quantized.require_bitsandbytes()
+    attention = model.config._attn_implementation
+    choice = precision.choose(precision.detect(device), dtype=dtype, attn_implementation=attention)
+    with TemporaryDirectory() as folder, _progress(shown=False):
+        model.save_pretrained(folder)
+        packed = _weights(folder, model.config, choice, _Found(False, "it is in memory"), quantization)
+    packed.name_or_path = model.name_or_path
+    return packed
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -228,11 +267,22 @@ def _supports_flash(config: "PreTrainedConfig") -> bool:
     return model_class is None or model_class._supports_flash_attn
 
 
-def _weights(source: str, config: "PreTrainedConfig", choice: precision.Choice, found: _Found) -> "PreTrainedModel":
+def _weights(
+    source: str,
+    config: "PreTrainedConfig",
+    choice: precision.Choice,
+    found: _Found,
+    quantization: Quantization | None = None,
+) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     placed = {} if choice.device == "cpu" else {"device_map": {"": choice.device}}  # straight there, not through RAM
-    return AutoModelForCausalLM.from_pretrained(
+    if quantization is not None:
+        packing = quantized.loading_config(config, quantization, dtype=choice.torch_dtype, device=choice.device)
+        # Fused experts are wide until `finish`: they wait for it in RAM, where there is more room.
+        first = "cpu" if quantized.has_fused_experts(config) else choice.device
+        placed = {"device_map": {"": first}, "quantization_config": packing}
+    model = AutoModelForCausalLM.from_pretrained(
         source,
         config=config,
         dtype=choice.torch_dtype,
@@ -241,6 +291,13 @@ def _weights(source: str, config: "PreTrainedConfig", choice: precision.Choice, 
         **placed,
         **found.options,
     ).eval()
+    if quantization is not None:
+        quantized.finish(model, quantization)
+        if first != choice.device:
+            model.to(choice.device)
+    elif getattr(model, "is_loaded_in_4bit", False):  # stored in 4 bits
+        quantized.guard(model)
+    return model
 
 
 def _tokenizer(source: str, found: _Found) -> "PreTrainedTokenizerBase":
@@ -271,18 +328,30 @@ def _base_of(folder: Path) -> str:
     return base
 
 
-def _load_adapter(folder: Path, options: dict) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
+def _load_adapter(
+    folder: Path, options: dict, quantization: Quantization | str | None
+) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise ModelError(f"The folder {folder} holds {ADAPTER_FILE} and no {weights.name}: only safetensors are read.")
-    base = _base_of(folder)
+    base, record = _base_of(folder), base_record.read(folder)
+    as_trained = isinstance(quantization, str)
+    write_out = quantization == "dequantized"
+    if as_trained:
+        quantization = record.quantization if record else None
+        if quantization and (write_out or options["dtype"] == "auto"):
+            options = options | {"dtype": record.dtype}  # which numbers are rounded to 4 bits depends on it
     try:
-        model, tokenizer = load(base, **options)
+        model, tokenizer = load(base, quantization=quantization, **options)
     except ModelError as error:
         raise ModelError(f"The adapter in {folder} needs its base model: {error}") from None
+    if record:
+        record.check(model, folder)
+    if write_out and quantization:
+        model = quantized.dequantize(model)
     if (folder / TOKENIZER_FILE).is_file():
         tokenizer = load_tokenizer(str(folder), trust_remote_code=options["trust_remote_code"])
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # trained with added tokens

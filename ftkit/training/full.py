@@ -27,11 +27,11 @@ class WholeModel(Adapter):
     def causal_model(self) -> "PreTrainedModel":
         return self.model
 
-    def save(self, folder: str, state_dict: dict | None = None) -> None:
+    def write(self, folder: str, state_dict: dict | None) -> None:
         self.model.save_pretrained(folder, state_dict=state_dict)
 
     def save_state(self, folder: str) -> None:
-        """Nothing: the weights that `save` writes are float32, as they are trained."""
+        """Nothing: the weights that `write` writes are float32, as they are trained."""
 
     def restore(self, folder: str) -> None:
         saved = type(self.model).from_pretrained(folder, config=self.model.config, dtype=torch.float32)

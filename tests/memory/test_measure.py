@@ -11,10 +11,12 @@ from ftkit.memory import activations
 from ftkit.memory.activations import Step, checkpoints, logits_saved, outside
 from ftkit.memory.catalogue import architecture
 from ftkit.memory.comparison import DENSE, MIXED, RANK, Comparison, compare, widened
+from ftkit.memory.describe import describe
 from ftkit.memory.estimator import estimate
 from ftkit.memory.measure import measure_step
 from ftkit.methods.lora import attach_lora
-from ftkit.models import load
+from ftkit.models import Quantization, load
+from ftkit.models.loading import quantize_model
 from ftkit.training.collator import Collator
 
 LENGTHS = (64, 50, 40, 30)  # 4 x 64 tokens, some of them padding
@@ -139,3 +141,28 @@ def test_the_embedded_model_keeps_what_is_predicted():
     parts = estimate("embedded", method="lora", rank=RANK, precision="float32").components
     assert measured.parameters == parts["weights"] + parts["embeddings"] + parts["adapters"]
     assert measured.optimizer == parts["optimizer"]
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("name", DENSE + MIXED)
+def test_qloras_parameters_adapters_gradients_and_optimizer_are_exact(name, double):
+    """On the base in 4 bits that training really loads, its experts among it, with the 8-bit optimizer."""
+    import bitsandbytes as bnb
+
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(widened(name), dtype=torch.float32)
+    a = describe(plain.config)
+    base = quantize_model(plain, Quantization(use_double_quant=double), dtype="bfloat16")
+    model = attach_lora(base, r=RANK, lora_alpha=16)
+    optimizer = bnb.optim.PagedAdamW8bit([p for p in model.parameters() if p.requires_grad])
+    measured = measure_step(model, rows_of(LENGTHS), optimizer)
+    parts = estimate(a, method="qlora", rank=RANK, double_quantization=double, quantize_experts=True).components
+    weights = parts["quantized_weights"] + parts["weights"] + parts["embeddings"]
+    assert measured.parameters == weights + parts["adapters"] - 4 * a.buffers
+    assert measured.gradients == measured.trainable == parts["gradients"] == parts["adapters"]
+    assert measured.optimizer == parts["optimizer"]
+    # And it is in 4 bits: near a quarter of the bytes of bfloat16, 4.127 or 4.5 of 16 bits.
+    share = 0.26 if double else 0.2825
+    assert parts["quantized_weights"] < share * 2 * sum(
+        s.total for s in a.shapes if s.kind in ("linear", "expert", "indexer")
+    )

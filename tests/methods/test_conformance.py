@@ -4,22 +4,26 @@ import json
 import subprocess
 import sys
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
 from ftkit.errors import ConfigError
 from ftkit.methods.adapted import wanted_layers
+from ftkit.methods.by_name import attach
 from ftkit.methods.conformance import PROPERTIES, cell, table
 from ftkit.methods.lora_plus import parameter_groups
 from ftkit.methods.registry import FEATURES, METHODS, REASONS, trained_numbers
-from ftkit.models import lora_targets
+from ftkit.models import Quantization, load, lora_targets
+from ftkit.models.quantized import dequantize, quantized_weights
+from ftkit.models.tiny import TINY
 from ftkit.scratch.merge import merge, unmerge
 from ftkit.training.config import LoRAConfig
 
 both = pytest.mark.parametrize("kind", ["scratch", "production"])
 every = pytest.mark.parametrize("method", METHODS)
-MAY_BE_REFUSED = ("lora_dropout", "use_rslora", "use_lora_plus", "fused_experts")
+MAY_BE_REFUSED = ("lora_dropout", "use_rslora", "use_lora_plus", "fused_experts", "quantised_base")
 EXPERTS = "tiny-qwen3-moe"
 
 
@@ -240,13 +244,89 @@ def test_an_empty_cell_is_a_refusal_with_its_reason(lab, method, column):
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if "quantised_base" in METHODS[m].refuses])
-def test_a_quantised_base_is_refused_where_it_would_have_to_change(lab, method):
-    from ftkit.methods.by_name import attach
-
-    base = lab.base()
-    base.is_quantized = True  # as transformers marks one
+def test_a_quantised_base_is_refused_where_it_would_have_to_change(lab, method, wide):
     with pytest.raises(ConfigError, match="a quantised base cannot hold"):
-        attach(base, method, r=4)
+        attach(four_bits(wide(lab.MODEL)), method, r=4)
+
+
+def four_bits(name):
+    return load(name, dtype="float32", quantization=Quantization(), verbose=False)[0]
+
+
+@cells("quantised_base", refused=False)
+def test_quantised_base(lab, method, wide):
+    """On 4 bits a method computes what it computes on the base written out, and trains what it declares."""
+    model = attach(four_bits(wide(lab.MODEL)), method, r=lab.R).model
+    base = model.get_base_model()
+    assert sum(isinstance(m, bnb.nn.Linear4bit) for m in base.modules()) == 7 * 2
+    torch.testing.assert_close(lab.logits(model), lab.logits(four_bits(wide(lab.MODEL))), atol=2e-6, rtol=1e-5)
+    packed = {name: weight.data.clone() for name, weight, _ in quantized_weights(model)}
+    twin = attach(dequantize(four_bits(wide(lab.MODEL))), method, r=lab.R).model
+    lab.disturb(model)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert trained.keys() == {name for name, p in twin.named_parameters() if p.requires_grad}
+    for name, p in trained.items():
+        twin.get_parameter(name).data.copy_(p)
+        assert p.dtype == torch.float32
+    torch.testing.assert_close(lab.logits(model), lab.logits(twin), atol=1e-5, rtol=1e-5)
+    ours, theirs = lab.gradients(model), lab.gradients(twin)
+    assert ours.keys() == theirs.keys() == trained.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-4)
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
+    optimizer.step()
+    for name, weight, _ in quantized_weights(model):
+        assert torch.equal(weight.data, packed[name])
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_quantised_base_of_every_family(lab, model, wide):
+    """Experts and DeepSeek's MLPs, which are adapted as parameters, and narrow layers, which are held by ftkit."""
+    for name in (model, wide(model)):
+        adapted = attach(four_bits(name), "lora", r=lab.R).model
+        lab.disturb(adapted)
+        twin = attach(dequantize(four_bits(name)), "lora", r=lab.R).model
+        for key, p in adapted.named_parameters():
+            if p.requires_grad:
+                twin.get_parameter(key).data.copy_(p)
+        torch.testing.assert_close(lab.logits(adapted), lab.logits(twin), atol=1e-5, rtol=1e-5)
+        ours, theirs = lab.gradients(adapted), lab.gradients(twin)
+        assert ours.keys() == theirs.keys()
+        for key, gradient in ours.items():
+            torch.testing.assert_close(gradient, theirs[key], atol=1e-5, rtol=1e-3)
+
+
+def test_reload_on_4_bits_in_a_process_with_peft_alone(lab, wide, tmp_path):
+    base, expected = wide("tiny-llama3"), {}
+    for method in METHODS:
+        if not cell(method, "quantised_base"):
+            adapter = attach(four_bits(base), method, r=lab.R)
+            lab.disturb(adapter.model)
+            expected[method] = lab.logits(adapter.model)
+            adapter.save(str(tmp_path / method))
+    code = f"""
+import sys, torch, bitsandbytes as bnb
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+ids, found = torch.arange(40).reshape(2, 20) + 30, {{}}
+for method in {list(expected)!r}:
+    packing = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    base = AutoModelForCausalLM.from_pretrained({base!r}, dtype=torch.float32, quantization_config=packing)
+    model = PeftModel.from_pretrained(base, {str(tmp_path)!r} + "/" + method).eval()
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    with torch.no_grad():
+        found[method] = model(ids).logits
+torch.save(found, {str(tmp_path / "logits")!r})
+assert not any(name.startswith("ftkit") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    found = torch.load(tmp_path / "logits")
+    for method in expected:
+        torch.testing.assert_close(found[method], expected[method], atol=1e-5, rtol=1e-5, msg=method)
+        by_name, _ = load(str(tmp_path / method), dtype="float32", verbose=False)
+        torch.testing.assert_close(lab.logits(by_name), expected[method], atol=1e-5, rtol=1e-5, msg=method)
 
 
 @pytest.mark.parametrize("model", ["tiny-qwen3", "tiny-gemma3", "tiny-gemma3-vision", "tiny-smollm"])

@@ -48,6 +48,12 @@ def test_lora_fa_keeps_least():
     assert kept["dora"] > kept["vera"] > kept["lora"]
 
 
+def test_qlora_keeps_what_lora_keeps_and_no_weights():
+    """The weight is made anew from its 4 bits in the backward pass: what is kept are LoRA's inputs."""
+    assert measure("qlora") == measure("lora")
+    assert measure("qlora", dtype=torch.bfloat16) <= measure("lora", dtype=torch.bfloat16)
+
+
 def test_the_table_has_a_row_a_method():
     lines = table(batch=1, length=16).splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(ROWS)

@@ -129,15 +129,16 @@ def test_the_configuration_in_the_folder_makes_the_same_run(data, tmp_path):
 
 
 def test_the_best_checkpoint_is_the_result_and_the_number_kept_is_limited(data, tmp_path):
-    tuner = run(tmp_path / "run", data, learning_rate=0.3, save_total_limit=2)  # so high that the best comes early
+    # A rate so high that the best comes early.
+    tuner = run(tmp_path / "run", data, learning_rate=1.0, max_steps=20, save_total_limit=2)
     evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
     best = min(evaluated, key=evaluated.get)
-    assert best < 8 and checkpoints.steps(tmp_path / "run") == [best, 8]
+    assert best < 20 and checkpoints.steps(tmp_path / "run") == [best, 20]
     assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
 
 
 def test_early_stopping_ends_the_run_and_a_resume_does_not_go_on(data, tmp_path):
-    settings = {"learning_rate": 0.3, "max_steps": 40, "early_stopping_patience": 2}
+    settings = {"learning_rate": 1.0, "max_steps": 40, "early_stopping_patience": 2}
     tuner = run(tmp_path / "run", data, **settings)
     losses = [e["eval_loss"] for e in tuner.history if "eval_loss" in e]
     assert len(losses) - 1 - losses.index(min(losses)) == 2 and tuner.trainer.state.global_step < 40
@@ -174,7 +175,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_stops_the_run_at_the_l
         tuner.train()
     assert torch.equal(seen[1], seen[2]) and not torch.equal(seen[2], seen[3])
     skipped = [entry for entry in tuner.history if "skipped" in entry]
-    assert [(e["step"], e["skipped"]) for e in skipped] == [(3, what), (5, what)]
+    assert [(e["step"], e["skipped"]) for e in skipped] == [(3, what)]
     assert all(0 <= row < 17 for e in skipped for row in e["rows"]) and len(skipped[0]["rows"]) == 4
 
 
