@@ -17,21 +17,21 @@ def gradient_flow(blocks: Sequence[tuple[str, int, float]], loss: float) -> "Fig
         blocks: name, parameters and norm of the gradient, from the embedding up.
         loss: of the batch.
     """
-    figure, axes = canvas(62, 4 * len(blocks) + 7)
-    made = [box(axes, (17, 0.5), (20, 2.4), "tokens", INK, frozen=True)]
+    figure, axes = canvas(52, 4 * len(blocks) + 7)
+    made = [box(axes, (12, 0.5), (20, 2.4), "tokens", INK, frozen=True)]
     for i, (name, parameters, norm) in enumerate(blocks):
         y = 4.3 + 4 * i
-        made.append(box(axes, (17, y), (20, 2.4), name, COLOURS[0]))
-        note(axes, (15.5, y + 1.2), f"{parameters:,}", align="right")
-        note(axes, (38.5, y + 1.2), f"gradient {norm:.2g}", align="left", colour=COLOURS[3])
+        made.append(box(axes, (12, y), (20, 2.4), name, COLOURS[0]))
+        note(axes, (10.5, y + 1.2), f"{parameters:,}", align="right")
+        note(axes, (33.5, y + 1.2), f"gradient {norm:.2g}", align="left", colour=COLOURS[3])
     top = 4.3 + 4 * len(blocks)
-    made.append(box(axes, (17, top), (20, 2.4), f"loss {loss:.2f}", COLOURS[3]))
+    made.append(box(axes, (12, top), (20, 2.4), f"loss {loss:.2f}", COLOURS[3]))
     for i, (below, above) in enumerate(zip(made, made[1:], strict=False)):
-        _vertical(axes, below.y + below.height, above.y, 22)
+        _vertical(axes, below.y + below.height, above.y, 17)
         if i:  # the tokens get no gradient
-            _vertical(axes, above.y, below.y + below.height, 32, colour=COLOURS[3])
-    note(axes, (8, top + 1.2), "parameters")
-    note(axes, (50, top + 1.2), "every block\nis updated", colour=COLOURS[3])
+            _vertical(axes, above.y, below.y + below.height, 27, colour=COLOURS[3])
+    note(axes, (5, top + 1.2), "parameters")
+    note(axes, (43, top + 1.2), "every block\nis updated", colour=COLOURS[3])
     return figure
 
 
@@ -47,15 +47,15 @@ def training_run(setup: Sequence[str], loop: Sequence[str], monitoring: Sequence
         setup, loop, monitoring: short lines of each, at most 18 letters.
     """
     rows = 1.6 * max(map(len, (setup, loop, monitoring))) + 1.5
-    figure, axes = canvas(62, rows + 4.5)
+    figure, axes = canvas(62, rows + 4)
     parts = (("setup, once", setup), ("loop, every step", loop), ("monitoring", monitoring))
     made = []
     for i, (title, lines) in enumerate(parts):
         made.append(box(axes, (0.5 + 21.2 * i, 0.5), (18.6, rows), "\n".join(lines), COLOURS[i]))
-        note(axes, (9.8 + 21.2 * i, rows + 1.5), title, colour=COLOURS[i])
+        note(axes, (9.8 + 21.2 * i, rows + (3.2 if i == 1 else 1.5)), title, colour=COLOURS[i])
     for left, right in zip(made, made[1:], strict=False):
         arrow(axes, left, right)
-    look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 1.3, "connectionstyle": "arc3,rad=0.6"}
+    look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 1.3, "connectionstyle": "arc3,rad=0.25"}
     axes.annotate("", xy=(24, rows + 0.6), xytext=(38, rows + 0.6), arrowprops=look)
     return figure
 
@@ -72,6 +72,7 @@ def two_curves(losses: Mapping[str, Sequence[float]]) -> "Figure":
     for (name, values), style in zip(losses.items(), ("-", "o"), strict=True):
         axes.plot(range(1, len(values) + 1), values, style, label=name, markersize=5)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return figure
 
