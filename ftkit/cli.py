@@ -3,45 +3,44 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
+from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
-from ftkit.errors import FtkitError, near_matches
-from ftkit.fields import field_docs
-from ftkit.training.config import RUN_FILE, LoRAConfig
+from ftkit.errors import FtkitError, Interrupted, near_matches
+from ftkit.evaluation.config import EvaluationConfig
+from ftkit.terminal import Chat, chat
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig, QLoRAConfig
+
+if TYPE_CHECKING:
+    from ftkit.training.finetuner import FineTuner
 
 
-@dataclass
-class Evaluate:
-    """Exact match of a model's answers on held-out rows, with its 95% interval, alone or against a baseline."""
+@dataclass(kw_only=True)
+class Evaluate(EvaluationConfig):
+    """Evaluate a model on held-out rows, alone or against a baseline, and write the results and a report."""
 
-    model: str
+    model_path: str = dataclasses.field()  # a bare annotation would inherit the default
     """What to evaluate: `embedded`, `tiny-<family>`, a hub id, or a folder with a model or an adapter."""
-    data_dir: str = "tickets"
+    data: str = "tickets"
     """Rows: a folder that `ftkit prepare` wrote, one with test.jsonl, a .jsonl, .json, .csv or .parquet file, or the
     name of a task that ships with ftkit."""
     split: str = "test"
     """Which split of the folder; a single file is taken whole."""
     baseline: str | None = None
-    """A second model that answers the same prompts; the gain is then reported with its interval."""
-    num_samples: int | None = None
-    """Evaluate on the first so many rows only. Default: all."""
-    max_new_tokens: int = 64
-    """Longest answer in tokens."""
-    batch_size: int = 16
-    """Prompts answered at once."""
+    """A second model that answers the same prompts; the differences are then reported with their intervals, and so is
+    what the model has forgotten of general English."""
+    tasks: tuple[str, ...] = ()
+    """Benchmarks of lm-evaluation-harness to run too: names of its tasks (their data comes from the hub), or
+    ftkit_facts, ftkit_words and ftkit_prose, which need no network."""
     json: bool = False
     """Print one JSON object instead of text."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "max_new_tokens", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise FtkitError(f"{name} must be above 0, not {value}.")
 
 
 @dataclass
@@ -148,53 +147,63 @@ def prepare(options: Prepare) -> None:
 def look_over(options: Doctor) -> int:
     from ftkit.data.checkup import doctor
 
-    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on}
+    settings = {"max_seq_length": options.max_seq_length, "train_on": options.train_on, "progress": True}
     diagnosis = doctor(options.data, options.model, **settings)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(diagnosis.as_dict(), ensure_ascii=False) if options.json else diagnosis.text(color=color))
     return diagnosis.exit_code
 
 
+def train_full(config: FullFineTuningConfig) -> None:
+    from ftkit.training.full import FullFineTuner
+
+    _train(FullFineTuner(config), "model")
+
+
 def train_lora(config: LoRAConfig) -> None:
     from ftkit.training.lora import LoRAFineTuner
 
-    metrics = LoRAFineTuner(config).train()
-    validation = f", validation {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
+    _train(LoRAFineTuner(config), "adapter")
+
+
+def train_qlora(config: QLoRAConfig) -> None:
+    from ftkit.training.qlora import QLoRAFineTuner
+
+    _train(QLoRAFineTuner(config), "adapter")
+
+
+def _train(tuner: "FineTuner", made: str) -> None:
+    metrics = tuner.train()
+    validation = f", validation {metrics['eval_loss']:.4f} at step {metrics['step']}" if "eval_loss" in metrics else ""
     print(
         f"{metrics['steps']} steps in {metrics['train_runtime']:.0f} s: training loss {metrics['train_loss']:.4f}"
-        f"{validation}; the adapter is in {config.output_dir}"
+        f"{validation}; the {made} is in {tuner.config.output_dir}"
     )
 
 
 def evaluate(options: Evaluate) -> None:
     from ftkit.data.sources import load_data
-    from ftkit.data.table import restore
     from ftkit.errors import DataError
-    from ftkit.evaluation.answers import answer, exact_match
-    from ftkit.evaluation.uncertainty import paired_bootstrap, wilson
-    from ftkit.models import load
+    from ftkit.evaluation.evaluator import LLMEvaluator
 
-    data = load_data(options.data_dir)
-    rows = data["train"] if list(data) == ["train"] else data.get(options.split)
-    if rows is None:
-        raise DataError(f"{options.data_dir} has no split {options.split!r}; it has {', '.join(data)}.")
-    rows, report = [restore(row) if "input_ids" in row else row for row in islice(rows, options.num_samples)], {}
-    for role, name in (("model", options.model), ("baseline", options.baseline)):
-        if name is not None:
-            model, tokenizer = load(name, verbose=not options.json)
-            settings = {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size}
-            report[role] = answer(model, tokenizer, rows, exact_match, **settings).column("exact_match")
-    shares = {role: wilson(int(sum(hits)), len(hits)) for role, hits in report.items()}
-    gain = paired_bootstrap(report["baseline"], report["model"]) if options.baseline else None
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(EvaluationConfig)}
+    evaluator = LLMEvaluator(EvaluationConfig(**fields), verbose=not options.json)
+    data = load_data(options.data)
+    split = "train" if list(data) == ["train"] else options.split
+    if split not in data:
+        raise DataError(f"{options.data} has no split {split!r}; it has {', '.join(data)}.")
+    results = evaluator.run_full_evaluation(
+        data[split],
+        baseline=options.baseline,
+        train_dataset=data.get("train") if split != "train" else None,
+        run_benchmarks=bool(options.tasks),
+        tasks=options.tasks,
+    )
     if options.json:
-        result = {"rows": len(rows), **{role: dataclasses.asdict(share) for role, share in shares.items()}}
-        print(json.dumps(result | ({"gain": dataclasses.asdict(gain)} if gain else {})))
+        print(json.dumps(results, ensure_ascii=False))
         return
-    for role, share in shares.items():
-        print(f"{getattr(options, role)}: exact match {share} on {len(rows)} rows")
-    if gain:
-        certain = "" if gain.low > 0 or gain.high < 0 else "; an interval that holds 0 shows no difference"
-        print(f"gain over {options.baseline}: {gain}{certain}")
+    evaluator.print_summary(results)
+    print(f"the whole of it is in {options.output_dir}: evaluation_results.json and report.html")
 
 
 def merge(options: Merge) -> None:
@@ -253,7 +262,10 @@ def memory(options: Memory) -> None:
 COMMANDS: dict[str, tuple[type, Callable]] = {
     "prepare": (Prepare, prepare),
     "doctor": (Doctor, look_over),
+    "train full": (FullFineTuningConfig, train_full),
     "train lora": (LoRAConfig, train_lora),
+    "train qlora": (QLoRAConfig, train_qlora),
+    "chat": (Chat, chat),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
     "memory": (Memory, memory),
@@ -272,7 +284,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = _command(arguments)
         options, run = COMMANDS[name]
-        return run(_parse(options, name, arguments[len(name.split()) :])) or 0
+        return run(parse(options, name, arguments[len(name.split()) :])) or 0
+    except Interrupted as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2
@@ -288,24 +303,3 @@ def _command(arguments: list[str]) -> str:
             return name
     given = " ".join(a for a in arguments[:2] if not a.startswith("-"))
     raise FtkitError(f"there is no command {given!r}; there is {', '.join(COMMANDS)}.{near_matches(given, COMMANDS)}")
-
-
-def _parse(options: type, name: str, arguments: list[str]):
-    """An instance of the dataclass `options` from flags; its first field without a default is positional."""
-    import tyro
-
-    docs, fields, positional = field_docs(options), [], False
-    for field in dataclasses.fields(options):
-        kind = Annotated[field.type, tyro.conf.arg(help=docs[field.name])]
-        if field.default is dataclasses.MISSING and not positional:
-            argument = tyro.conf.arg(help=docs[field.name], metavar=field.name.upper())
-            kind, positional = tyro.conf.Positional[Annotated[field.type, argument]], True
-        fields.append((field.name, kind, dataclasses.field(default=field.default)))
-    # The flags are parsed into a plain copy of the class: its own checks then speak in their own words, below.
-    parsed = tyro.cli(
-        dataclasses.make_dataclass(options.__name__, fields, kw_only=True),
-        prog=f"ftkit {name}",
-        description=options.__doc__,
-        args=arguments,
-    )
-    return options(**vars(parsed))

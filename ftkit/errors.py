@@ -24,6 +24,14 @@ class ModelError(FtkitError, ValueError):
     """A model that does not exist, cannot be loaded, or lacks what was asked of it."""
 
 
+class TrainingError(FtkitError, RuntimeError):
+    """A training run that cannot go on; what it had saved stands."""
+
+
+class Interrupted(TrainingError):
+    """A training run that was asked to stop, and has saved its state."""
+
+
 class MissingDependency(FtkitError, ImportError):
     """An optional package is not installed; the text holds the command that installs it."""
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and that a mistake is one sentence and exit code 2."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import pytest
 
 from ftkit.cli import COMMANDS, main
+from ftkit.data.chat import encode_prompt
 from ftkit.fields import field_docs
+from ftkit.terminal import _write
 
 TRAIN = ["train", "lora", "--model-name", "tiny-smollm", "--lora-r", "4", "--max-steps", "2", "--logging-steps", "1"]
 
@@ -33,12 +36,17 @@ def test_train_evaluate_and_merge(data, tmp_path, capsys):
     run, merged = tmp_path / "run", tmp_path / "merged"
     assert main([*TRAIN, "--data-dir", str(data), "--output-dir", str(run)]) == 0
     assert "2 steps in" in capsys.readouterr().out
-    base = ["--baseline", "tiny-smollm", "--data-dir", str(data), "--max-new-tokens", "4"]
+    base = ["--baseline", "tiny-smollm", "--data", str(data), "--max-new-tokens", "4", "--general-texts", "2"]
+    base += ["--output-dir", str(tmp_path / "report")]
     assert main(["evaluate", str(run), *base, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["rows"] == 4 and set(report) == {"rows", "model", "baseline", "gain"}
-    assert main(["evaluate", str(run), *base]) == 0
-    assert "an interval that holds 0 shows no difference" in capsys.readouterr().out
+    assert report["instruction_following"]["rows"] == 4 and report["seen_in_training"] == 0
+    assert {"comparison", "forgetting", "baseline"} <= set(report) and report["model"] == str(run)
+    assert json.loads((tmp_path / "report/evaluation_results.json").read_text()) == report
+    assert main(["evaluate", str(run), *base, "--tasks", "ftkit_facts", "--num-samples", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "an interval that holds 0 shows no difference" in shown and "acc,none" in shown and "on 2 rows" in shown
+    assert "ftkit_facts" in (tmp_path / "report/report.html").read_text()
     assert main(["merge", str(run), "--output-dir", str(merged)]) == 0
     assert (merged / "model.safetensors").is_file()
 
@@ -64,9 +72,7 @@ def test_a_configuration_that_contradicts_itself(capsys):
 
 
 def test_evaluate_and_merge_say_what_they_miss(data, tmp_path, capsys):
-    assert "no split 'validation'" in fails(
-        capsys, "evaluate", "tiny-smollm", "--data-dir", data, "--split", "validation"
-    )
+    assert "no split 'validation'" in fails(capsys, "evaluate", "tiny-smollm", "--data", data, "--split", "validation")
     assert "num_samples must be above 0" in fails(capsys, "evaluate", "tiny-smollm", "--num-samples", "0")
     assert "holds no adapter" in fails(capsys, "merge", data, "--output-dir", tmp_path / "m")
 
@@ -102,13 +108,12 @@ def test_an_unknown_command_is_named_with_near_matches(capsys):
     assert "Did you mean 'train lora'" in fails(capsys, "train", "lroa")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["train", "lora", "--lora-rr", "3"], ["train", "lora", "--lora-r", "x"], ["merge"]]
-)
-def test_a_wrong_flag_exits_with_2(arguments):
-    with pytest.raises(SystemExit) as exit:
-        main(arguments)
-    assert exit.value.code == 2
+def test_a_wrong_flag_is_named_with_near_matches(capsys):
+    assert "no option '--lora-rr'. Did you mean '--lora-r'" in fails(capsys, "train", "lora", "--lora-rr", 3)
+    assert "argument --lora-r: must be a whole number, not 'x'" in fails(capsys, "train", "lora", "--lora-r", "x")
+    assert "required: MODEL" in fails(capsys, "memory")
+    assert "required: --output-dir" in fails(capsys, "merge", "run")
+    assert "no use for 'more'" in fails(capsys, "memory", "llama-3-8b", "more")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -124,3 +129,32 @@ def test_the_installed_command_runs_without_torch_for_its_help():
     code = "import sys; sys.argv = ['ftkit']; from ftkit.cli import main; main(); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "train lora" in out and out.strip().endswith("False")
+
+
+def test_a_chat_reads_turns_from_a_pipe_and_remembers_them(monkeypatch, capsys):
+    asked = []
+
+    def encoded(tokenizer, messages, tools=None):
+        asked.append([(message["role"], message["content"]) for message in messages])
+        return encode_prompt(tokenizer, messages, tools)
+
+    monkeypatch.setattr("ftkit.evaluation.stream.encode_prompt", encoded)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\n two \n/new\nthree\n"))
+    assert main(["chat", "tiny-qwen3", "--system", "Be brief.", "--max-new-tokens", "5"]) == 0
+    first, second, third = asked
+    assert first == [("system", "Be brief."), ("user", "one")]
+    assert second[:2] == first and second[2][0] == "assistant" and second[3] == ("user", "two")
+    assert third == [first[0], ("user", "three")]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_chat_says_what_it_cannot_do(monkeypatch, capsys):
+    assert "top_p means nothing" in fails(capsys, "chat", "tiny-qwen3", "--top-p", "0.5")
+    assert "'tiny-qwen3'" in fails(capsys, "chat", "tiny-qwen33")
+    monkeypatch.setattr("sys.stdin", io.StringIO("long " * 500))
+    assert "more than the 2,048 that the model takes" in fails(capsys, "chat", "tiny-qwen3")
+
+
+def test_a_chat_shows_no_control_characters(capsys):
+    _write("a\x1b[2Jb\x07\x9b\n\u200dc\té")
+    assert capsys.readouterr().out == "a[2Jb\n\u200dc\té"

@@ -11,7 +11,7 @@ from nbformat import v4
 
 from book import execute as runner
 from book.execute import ExecutionError, execute, results
-from book.freshness import problem
+from book.freshness import in_order, problem
 
 
 def notebook(path: Path, *cells: str, parameters: str = "n = 1") -> Path:
@@ -47,6 +47,20 @@ def test_a_copy_is_good_until_code_changes_and_prose_is_not_code(tmp_path):
     assert problem(source, out / "a.ipynb") is None
     source.write_text(source.read_text().replace("print(n)", "print(n, n)"))
     assert "other code" in problem(source, out / "a.ipynb")
+
+
+def test_a_notebook_depends_on_the_one_whose_run_it_reads_and_on_no_other(tmp_path):
+    made = "if n > 1: recipes.fresh('{}')"
+    reader = notebook(tmp_path / "01_reader.ipynb", "if n > 1: recipes.obtain('lora')")
+    owner = notebook(tmp_path / "09_owner.ipynb", made.format("lora"))
+    both = notebook(tmp_path / "08_both.ipynb", made.format("full"), "if n > 1: recipes.obtain('lora')")
+    other = notebook(tmp_path / "02_other.ipynb", "print(n)")
+    assert in_order([reader, other, both, owner]) == [owner, both, other, reader]
+    for path in (reader, owner, both, other):
+        execute(path, tmp_path / "out")
+    owner.write_text(owner.read_text().replace("n > 1", "n > 2"))
+    stale = {path.stem for path in (reader, owner, both, other) if problem(path, tmp_path / "out" / path.name)}
+    assert stale == {"01_reader", "08_both", "09_owner"}
 
 
 def test_overrides_apply_and_such_a_copy_is_no_page(tmp_path):

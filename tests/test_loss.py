@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ftkit.loss import causal_lm_loss, trained_positions_only
+from ftkit.memory.measure import Alive
 from ftkit.models import load
 
 FAMILIES = ["llama3", "llama4", "qwen3", "qwen3-moe", "deepseek-v3.2", "gemma3", "gemma3-vision", "smollm"]
@@ -49,6 +51,86 @@ def test_a_batch_with_nothing_to_train_gives_zero_and_a_gradient():
     loss = causal_lm_loss(hidden, torch.full((1, 3), -100), nn.Linear(4, 5))
     loss.backward()
     assert loss.item() == 0 and not hidden.grad.any()
+
+
+def test_a_batch_with_nothing_to_train_gives_the_head_a_gradient_too():
+    # Under DDP a parameter without one would keep the other ranks waiting.
+    head = nn.Linear(4, 5)
+    causal_lm_loss(torch.randn(1, 3, 4), torch.full((1, 3), -100), head).backward()
+    assert not head.weight.grad.any() and not head.bias.grad.any()
+
+
+def gradients(loss, hidden, head) -> list[torch.Tensor]:
+    return [g.float() for g in torch.autograd.grad(loss, [hidden, *head.parameters()])]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_kind_of_head_gets_its_gradients(dtype, softcap, bias):
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(16, 50, bias=bias, dtype=dtype)
+    hidden = torch.randn(2, 20, 16, generator=generator).to(dtype).requires_grad_()
+    labels = torch.randint(50, (2, 20), generator=generator)
+    capped = head if softcap is None else lambda h: softcap * torch.tanh(head(h) / softcap)
+    got = causal_lm_loss(hidden, labels, head, num_items_in_batch=38, softcap=softcap, chunk_tokens=5)
+    want = plain(hidden, labels, capped) / 38
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2  # of bf16's eight bits
+    torch.testing.assert_close(got, want, atol=tolerance, rtol=tolerance)
+    for ours, theirs in zip(gradients(got, hidden, head), gradients(want, hidden, head), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def test_under_autocast_it_equals_the_plain_loss_and_its_gradients():
+    head, hidden = nn.Linear(16, 50, bias=False), torch.randn(2, 20, 16, requires_grad=True)
+    labels = torch.randint(50, (2, 20))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = causal_lm_loss(hidden, labels, head, chunk_tokens=7)
+        want = plain(hidden, labels, head) / 38
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(gradients(got, hidden, head), gradients(want, hidden, head), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=2e-2)  # of bf16
+
+
+def test_a_sum_over_chunks_in_bf16_does_not_round_at_every_chunk():
+    head, hidden = nn.Linear(8, 20, bias=False, dtype=torch.bfloat16), torch.randn(1, 400, 8).bfloat16()
+    labels = torch.randint(20, (1, 400))
+    exact = copy.deepcopy(head).float()
+    plain(hidden.float(), labels, exact).backward()
+    errors = []
+    for chunk in (400, 1):
+        head.zero_grad()
+        causal_lm_loss(hidden, labels, head, num_items_in_batch=1, chunk_tokens=chunk).backward()
+        errors.append((head.weight.grad.float() - exact.weight.grad).norm() / exact.weight.grad.norm())
+    assert errors[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "trained_head"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)]
+)
+def test_its_memory_is_below_a_tenth_of_the_plain_loss(dtype, trained_head):
+    """1,024 tokens, a vocabulary of 131,072: all tensors that exist at once but the parameters and their gradients."""
+
+    def peak(loss) -> int:
+        head = nn.Linear(8, 131_072, bias=False, dtype=dtype).requires_grad_(trained_head)
+        hidden = torch.randn(1, 1025, 8, dtype=dtype, requires_grad=True)
+        labels = torch.zeros(1, 1025, dtype=torch.long)
+        with Alive() as alive:
+            loss(hidden, labels, head).backward()
+        return alive.peak - (head.weight.grad.nbytes if trained_head else 0)
+
+    with FakeTensorMode():  # tensors without storage: the plain loss would take 1.5 GiB
+        theirs = peak(plain)
+    assert theirs > 2 * 1024 * 131_072 * 4
+    assert peak(causal_lm_loss) < theirs / 10
+
+
+def test_a_factor_of_the_logits_is_refused():
+    model, _ = load("tiny-llama3", verbose=False)
+    model.config.logits_scaling = 8.0
+    with pytest.raises(ValueError, match="logits_scaling=8.0"), trained_positions_only(model):
+        pass
 
 
 @pytest.mark.parametrize("family", FAMILIES)

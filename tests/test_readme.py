@@ -9,7 +9,12 @@ import pytest
 from ftkit.cli import main
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-TINY = {"embedded": "tiny-smollm", "max_steps=52": "max_steps=2", "--max-steps 52": "--max-steps 2"}
+TINY = {
+    "embedded": "tiny-smollm",
+    "max_steps=52": "max_steps=2",
+    "--max-steps 52": "--max-steps 2",
+    "tokens 64": "tokens 4",
+}
 
 
 def blocks(language: str) -> list[str]:

@@ -7,7 +7,7 @@ The names are Python's, so that the two can be read side by side; a shared file 
 
   const MOMENTS = { adamw: 2, adamw_8bit: 2, paged_adamw: 2, paged_adamw_8bit: 2, sgd: 0, sgd_momentum: 1 };
   const STATIC = ["quantized_weights", "weights", "embeddings", "adapters", "gradients", "master_weights", "optimizer"];
-  const MIXED = [1.15, 0.95], CHUNK_TOKENS = 512, MARGIN = 0.08, CUDA_CONTEXT = 1e9;
+  const MIXED = [1.15, 0.95], CHUNK_LOGITS = 2 ** 24, MARGIN = 0.08, CUDA_CONTEXT = 1e9;
   const DEFAULTS = {
     method: "qlora", rank: 64, train_embeddings: false, lora_dropout: 0, batch_size: 4, sequence_length: 2048,
     trained_tokens: null, padded: null, precision: "mixed", optimizer: null, use_gradient_checkpointing: null,
@@ -167,12 +167,17 @@ The names are Python's, so that the two can be read side by side; a shared file 
   function transients(a, step) {
     const rows = a.model_type.startsWith("llama4") ? a.experts : Math.max(1, a.top_k);
     const widest = Math.max(a.ffn, a.shared_ffn, rows * a.moe_ffn);
-    return step.tokens * Math.max(step.compute, step.full ? 0 : step.wide) * (3 * widest + 2 * rows * a.hidden);
+    const made_anew = step.full ? 0 : Math.max(0, ...a.shapes.filter((s) => s.adapted === "parameter").map((s) => s.numel));
+    const activations = step.tokens * Math.max(step.compute, step.full ? 0 : step.wide) * (3 * widest + 2 * rows * a.hidden);
+    return activations + made_anew * step.compute;
   }
 
   function logits(a, step) {
-    const rows = step.chunked ? Math.min(step.labels, CHUNK_TOKENS) : step.tokens;
-    return [rows * a.vocabulary * 8, rows * a.vocabulary * (8 + (step.compute < 4 ? step.compute + 4 : 4))];
+    const V = a.vocabulary, half = step.compute < 4;
+    if (!step.chunked) return [step.tokens * V * 8, step.tokens * V * (8 + (half ? step.compute + 4 : 4))];
+    const rows = Math.min(step.labels, Math.max(1, Math.floor(CHUNK_LOGITS / V)));
+    const head = half && step.full ? V * a.hidden * 6 : 0;
+    return [rows * V * 4, rows * V * (4 + (half ? 2 * step.compute : 0)) + head];
   }
 
   /* ---- estimator.py ---- */
@@ -211,16 +216,17 @@ The names are Python's, so that the two can be read side by side; a shared file 
     return MOMENTS[name] * (numel < 4096 ? 4 * numel : numel + 4 * Math.ceil(numel / 256));
   }
 
+  const is_packed = (s, run) => (s.kind === "expert" ? run.quantize_experts
+    : (s.kind === "linear" || s.kind === "indexer") && s.name !== "weights_proj");
+
   function static_parts(a, run) {
     const base = run.precision === "float32" || (run.full && run.precision === "autocast") ? 4 : 2;
     const qlora = run.method === "qlora", trained = width_of(run);
     const wide = qlora ? (run.wide_dtype === "float32" ? 4 : 2) : base;
     const parts = Object.fromEntries(STATIC.map((name) => [name, 0]));
     for (const s of a.shapes) {
-      const packed = s.kind === "expert" ? run.quantize_experts
-        : (s.kind === "linear" || s.kind === "indexer") && s.name !== "weights_proj";
       if (s.kind === "embedding" || s.kind === "head") parts.embeddings += s.total * wide;
-      else if (qlora && packed) parts.quantized_weights += nf4_bytes(s.numel, run.double_quantization) * s.count;
+      else if (qlora && is_packed(s, run)) parts.quantized_weights += nf4_bytes(s.numel, run.double_quantization) * s.count;
       else parts.weights += s.total * (s.kind === "buffer" ? 4 : wide);
     }
     const tensors = trained_tensors(a, run);
@@ -236,10 +242,10 @@ The names are Python's, so that the two can be read side by side; a shared file 
 
   function gathered_bytes(a, run) {
     const matrices = a.shapes.filter((s) => s.kind === "linear" || s.kind === "expert");
-    let size = run.shards > 1 ? Math.floor((2 * sum(matrices.map((s) => s.total))) / a.layers) : 0;
-    if (run.method === "qlora") {
-      size = Math.max(size, 2 * Math.max(...matrices.filter((s) => s.kind === "linear").map((s) => s.numel)));
-    }
+    const number = run.precision === "float32" ? 4 : 2, qlora = run.method === "qlora";
+    const stored = (s) => (qlora && is_packed(s, run) ? nf4_bytes(s.numel, run.double_quantization) : number * s.numel);
+    let size = run.shards > 1 ? Math.floor(sum(matrices.map((s) => s.count * stored(s))) / a.layers) : 0;
+    if (qlora) size += number * Math.max(...matrices.filter((s) => s.kind === "linear").map((s) => s.numel));
     return size;
   }
 

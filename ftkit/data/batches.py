@@ -2,44 +2,66 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftkit.data import table
 from ftkit.data.chat import Encoded, encode_rows
 from ftkit.data.cleaning import LONG_ENOUGH, clean_row, quality_problem, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.duplicates import CONTAMINATION_NGRAM
+from ftkit.data.duplicates import CONTAMINATION_NGRAM, exact_keys, signatures
 from ftkit.data.packing import fit
 from ftkit.errors import DataError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-Batch = dict[str, list[Any]]
-CELLS = ("messages", "tools", "text")
 
-
-def clean(batch: Batch, system_prompt: str | None, text_column: str) -> Batch:
+def clean(batch: "pa.Table", system_prompt: str | None, text_column: str) -> "pa.Table":
     """Every content cleaned, and `system_prompt`, where given, before conversations that bring none."""
-    rows = [clean_row(row) for row in table.rows_of(batch, text_column)]
-    if system_prompt is not None:
-        first = {"role": "system", "content": system_prompt}
-        rows = [
-            row
-            if "text" in row or row["messages"][0]["role"] == "system"
-            else row | {"messages": [first, *row["messages"]]}
-            for row in rows
-        ]
-    cells = [table.store(row) for row in rows]
-    return {name: [cell[name] for cell in cells] for name in CELLS}
+    made = table.arrays([cleaned(row, system_prompt) for row in table.rows_of(batch, text_column)])
+    return replaced(batch, made)
 
 
-def judge(batch: Batch, config: DataConfig, text_column: str) -> Batch:
+def cleaned(row: dict, system_prompt: str | None) -> dict:
+    """One row so cleaned."""
+    row = clean_row(row)
+    if system_prompt is None or "text" in row or row["messages"][0]["role"] == "system":
+        return row
+    return row | {"messages": [{"role": "system", "content": system_prompt}, *row["messages"]]}
+
+
+def replaced(batch: "pa.Table", columns: "dict[str, pa.Array]") -> "pa.Table":
+    """`batch` with columns put in, or in the place of those of the same name."""
+    for name, column in columns.items():
+        if name in batch.column_names:
+            batch = batch.set_column(batch.column_names.index(name), name, column)
+        else:
+            batch = batch.append_column(name, column)
+    return batch
+
+
+def judge(batch: "pa.Table", config: DataConfig, text_column: str) -> "pa.Table":
     """`problem`: why a row should not be trained on, or None."""
-    return {"problem": [_problem(row, config) for row in table.rows_of(batch, text_column)]}
+    import pyarrow as pa
+
+    return pa.table({"problem": pa.array([problem(r, config) for r in table.rows_of(batch, text_column)], pa.string())})
 
 
-def _problem(row: dict, config: DataConfig) -> str | None:
+def fingerprint(batch: "pa.Table", near: bool, seed: int, text_column: str) -> "pa.Table":
+    """`whole` and `question`, keys that are equal in rows where those are, and `signature` for near-duplicates."""
+    import pyarrow as pa
+
+    rows = table.rows_of(batch, text_column)
+    columns = {"whole": exact_keys(map(whole, rows)), "question": exact_keys(map(question, rows))}
+    if near:
+        signed = signatures(list(map(row_text, rows)), seed)
+        columns["signature"] = pa.array([row.tobytes() for row in signed], pa.binary())
+    return pa.table(columns)
+
+
+def problem(row: dict, config: DataConfig) -> str | None:
+    """Why one row should not be trained on, or None."""
     last = row["messages"][-1] if "messages" in row else {"content": row["text"]}
     if not last["content"] and not last.get("tool_calls"):
         return "empty answer"  # nothing but characters that cleaning removes
@@ -47,36 +69,41 @@ def _problem(row: dict, config: DataConfig) -> str | None:
         return None
     contents = [row["text"]] if "text" in row else [message["content"] for message in row["messages"]]
     # The row for its length, each long message for itself: a good question does not make up for a bad answer.
-    problem = quality_problem(row_text(row), config.min_length, config.max_length)
-    return problem or next(filter(None, (quality_problem(c) for c in contents if len(c) >= LONG_ENOUGH)), None)
+    found = quality_problem(row_text(row), config.min_length, config.max_length)
+    return found or next(filter(None, (quality_problem(c) for c in contents if len(c) >= LONG_ENOUGH)), None)
 
 
 def encode(
-    batch: Batch, tokenizer: "PreTrainedTokenizerBase", config: DataConfig, text_column: str, carried: list[str]
-) -> Batch:
+    batch: "pa.Table", tokenizer: "PreTrainedTokenizerBase", config: DataConfig, text_column: str, carried: list[str]
+) -> "pa.Table":
     """Token rows beside their conversation, those in `carried` copied; a row that gives none has a `problem`.
 
     `mismatches` and `turns_left_out` stand with the first token row of each conversation.
     """
-    names = ("input_ids", "labels", *CELLS, "problem", "mismatches", "turns_left_out", *carried)
-    made: Batch = {name: [] for name in names}
-    for i, (row, encoded) in enumerate(_encoded(table.rows_of(batch, text_column), tokenizer, config)):
+    import pyarrow as pa
+
+    at, ids, rows = [], [], []
+    counts: dict[str, list] = {"problem": [], "mismatches": [], "turns_left_out": []}
+    options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
+    for i, (row, encoded) in enumerate(encoded_rows(table.rows_of(batch, text_column), tokenizer, **options)):
         kept, problem = [], encoded
         if isinstance(encoded, Encoded):
-            fitting = [fit(ids, config.max_seq_length, config.too_long) for ids in encoded.rows]
-            kept = [(ids, end) for ids, end in zip(fitting, encoded.ends, strict=True) if ids is not None]
+            fitting = [fit(made, config.max_seq_length, config.too_long) for made in encoded.rows]
+            kept = [(made, end) for made, end in zip(fitting, encoded.ends, strict=True) if made is not None]
             problem = None if kept else _why_nothing_fits(encoded, config)
-        first = not kept or kept[0]
-        for ids, end in kept or [({"input_ids": [], "labels": []}, 0)]:
-            shown = row | {"messages": row["messages"][:end]} if end else row
-            cells = ids | table.store(shown) | {name: batch[name][i] for name in carried}
-            cells["problem"] = problem
-            counts = bool(kept) and ids is first[0]
-            cells["mismatches"] = encoded.mismatches if counts else 0
-            cells["turns_left_out"] = len(encoded.rows) - len(kept) if counts else 0
-            for name, value in cells.items():
-                made[name].append(value)
-    return made
+        for number, (made, end) in enumerate(kept or [({"input_ids": [], "labels": []}, 0)]):
+            counts_here = bool(kept) and number == 0
+            at.append(i)
+            ids.append(made)
+            rows.append(row | {"messages": row["messages"][:end]} if end else row)
+            counts["problem"].append(problem)
+            counts["mismatches"].append(encoded.mismatches if counts_here else 0)
+            counts["turns_left_out"].append(len(encoded.rows) - len(kept) if counts_here else 0)
+    columns = {name: table.lists(made[name] for made in ids) for name in ("input_ids", "labels")}
+    columns |= table.arrays(rows) | {"problem": pa.array(counts["problem"], pa.string())}
+    columns |= {name: pa.array(counts[name], pa.int32()) for name in ("mismatches", "turns_left_out")}
+    taken = batch.select(carried).take(pa.array(at, pa.int64()))
+    return replaced(pa.table(columns), {name: taken[name] for name in carried})
 
 
 def _why_nothing_fits(encoded: Encoded, config: DataConfig) -> str:
@@ -85,11 +112,10 @@ def _why_nothing_fits(encoded: Encoded, config: DataConfig) -> str:
     return "longer than max_seq_length" if config.too_long == "drop" else "the prompt alone fills max_seq_length"
 
 
-def _encoded(
-    rows: list[dict], tokenizer: "PreTrainedTokenizerBase", config: DataConfig
+def encoded_rows(
+    rows: list[dict], tokenizer: "PreTrainedTokenizerBase", **options
 ) -> Iterator[tuple[dict, Encoded | str]]:
-    """Each row with its token rows, or with the reason why it has none."""
-    options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
+    """Each row with what `encode_rows` makes of it, or with the reason why it refuses the row."""
     try:
         encoded = encode_rows(tokenizer, rows, **options)
     except DataError:  # one of them: find it

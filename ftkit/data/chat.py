@@ -8,8 +8,10 @@ A template may write an earlier turn differently once the conversation goes on (
 a turn is trained as a row of its own, which ends with it: there it stands as generation will write it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.errors import ConfigError, DataError
@@ -51,7 +53,9 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str,
     return _ids(tokenizer, [render_prompt(tokenizer, messages, tools)])[0]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]]) -> dict[str, list[int]]:
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Any = None
+) -> dict[str, list[int]]:
     """Ids and labels of a conversation whose last message is the assistant's, that answer being trained.
 
     Returns:
@@ -62,7 +66,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]])
         DataError: the prompt is not an exact prefix of the conversation, in text or in ids, or the template does not
             end the answer with a token that generation stops at. Either would train something else than is generated.
     """
-    return encode_rows(tokenizer, [{"messages": messages}])[0].rows[0]
+    return encode_rows(tokenizer, [{"messages": messages, "tools": tools}])[0].rows[0]
 
 
 def encode_rows(
@@ -196,6 +200,36 @@ def _render(tokenizer, messages, tools, add_generation_prompt: bool) -> str:
 
 
 def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    """Ids of each text, without further special tokens.
+
+    A tokenizer cuts a text at its special tokens and encodes each piece for itself. So does this, and encodes every
+    distinct piece once: what the template writes around the contents stands in all rows, and the contents stand in the
+    prompt and in the whole.
+    """
+    cut = _cut(tokenizer)
+    pieces = [cut(text) for text in texts]
+    distinct = list(dict.fromkeys(piece for some in pieces for piece in some))
+    if not distinct:
+        return [[] for _ in texts]
+    ids = tokenizer(distinct, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    ids_of = dict(zip(distinct, ids, strict=True))
+    return [list(chain.from_iterable(map(ids_of.__getitem__, some))) for some in pieces]
+
+
+def _cut(tokenizer) -> Callable[[str], list[str]]:
+    """Cuts a text before each special token; one that takes the white space beside it along is not cut at."""
+    added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else ()
+    tokens = [
+        token.content
+        for token in added
+        if token.special and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
+    ]
+    if not tokens:
+        return lambda text: [text]
+    special = re.compile("|".join(sorted(map(re.escape, tokens), key=len, reverse=True)))
+
+    def cut(text: str) -> list[str]:
+        at = [0, *(match.start() for match in special.finditer(text)), len(text)]
+        return [text[start:end] for start, end in pairwise(at) if start < end]
+
+    return cut

@@ -1,26 +1,26 @@
 """`doctor`: data looked over as a model will see it, before anything is trained on it."""
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftkit.data import batches
-from ftkit.data.chat import IGNORE_INDEX, encode_rows
+from ftkit.data import batches, table
+from ftkit.data.chat import IGNORE_INDEX
 from ftkit.data.cleaning import clean_row, quality_problem, row_text
 from ftkit.data.diagnosis import Diagnosis, Finding, Severity
-from ftkit.data.duplicates import contaminated, drop_near, exact_keys, first_of_each, near_duplicates
-from ftkit.data.prepared import metadata, vocabulary_key
+from ftkit.data.duplicates import HeldOut, drop_near, exact_keys, first_of_each, near_duplicates
+from ftkit.data.prepared import TOKEN_COLUMNS, metadata, vocabulary_key
 from ftkit.data.sources import Report, is_prepared, load_data, read
-from ftkit.data.table import restore
-from ftkit.errors import DataError
 from ftkit.models.families import stop_token_ids
 from ftkit.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SHOWN = 2
@@ -28,8 +28,6 @@ SHOWN = 2
 SHOWN_TOKENS = 400
 FEW_TRAINED = 0.01
 """Share of trained tokens below which most of the work goes into prompts."""
-
-Located = list[tuple[str, str, dict[str, Any]]]
 
 
 class _Findings:
@@ -58,89 +56,115 @@ def doctor(
     train_on: str = "last",
     near_duplicate_threshold: float = 0.8,
     seed: int = 42,
+    progress: bool = False,
 ) -> Diagnosis:
     """Look data over: masks, stop tokens, BOS, lengths, prefixes, duplicates, test-set overlap, encodings.
 
     Args:
-        data: rows of any kind that `ftkit.data.load_data` reads, or a prepared folder. They are held in memory.
+        data: rows of any kind that `ftkit.data.load_data` reads, or a prepared folder. They stand in a memory-mapped
+            table meanwhile; what is kept in memory is 250 bytes a row and the n-grams of the held-out splits.
         model: name of the model, as in `ftkit.load`, or its tokenizer.
         max_seq_length: longest row in tokens that will be trained; a prepared folder has its own.
         train_on: as in `ftkit.data.encode_rows`; a prepared folder has its own.
         near_duplicate_threshold: Jaccard similarity of character 5-grams.
         seed: of MinHash.
+        progress: draw bars on stderr.
 
     Raises:
         DataError: the source cannot be read at all.
         ModelError: no such model.
     """
+    from tqdm.std import tqdm
+
     tokenizer = load_tokenizer(model) if isinstance(model, str) else model
     findings, report = _Findings(), Report()
-    if is_prepared(data):
-        made = metadata(data)
-        max_seq_length = made["max_seq_length"]
-        rows, encoded = _prepared(data, made, tokenizer, findings)
-        counts = {"rows": len(encoded), "prefix_violations": made["prefix_violations"]}
-    else:
-        rows = list(read(data, report))
-        encoded, violations = _encoded(rows, tokenizer, train_on, findings)
-        counts = {"rows": report.read, "usable_rows": len(rows), "prefix_violations": violations}
-        _unreadable(report, findings)
-    if counts["prefix_violations"]:
-        findings.add(
-            "prefix_violation",
-            "error",
-            "the prompt of generation is no exact prefix of what is trained, so the model is asked otherwise than it "
-            "was taught; use a template without that fault.",
-            rows=counts["prefix_violations"],
-        )
-    lengths = [len(row["input_ids"]) for _, row in encoded]
-    for where, row in encoded:
-        _check_tokens(where, row, tokenizer, max_seq_length, findings)
-    trained = sum(label != IGNORE_INDEX for _, row in encoded for label in row["labels"])
-    counts |= {"tokens": sum(lengths), "trained_tokens": trained, "mask_coverage": trained / max(sum(lengths), 1)}
-    if encoded and counts["mask_coverage"] < FEW_TRAINED:
-        findings.add(
-            "few_trained_tokens",
-            "error" if not trained else "warning",
-            f"{counts['mask_coverage']:.2%} of the tokens are trained.",
-            rows=len(encoded),
-        )
-    if not encoded:
-        findings.add("no_rows", "error", "there is no row that could be trained on.", rows=report.read)
-    _check_texts(rows, tokenizer, findings)
-    _check_duplicates(rows, near_duplicate_threshold, seed, findings)
-    _check_overlap(rows, findings)
+    with tempfile.TemporaryDirectory(prefix="ftkit-doctor-") as work:
+        file = Path(work) / "rows.arrow"
+        if is_prepared(data):
+            made = metadata(data)
+            max_seq_length = made["max_seq_length"]
+            if made["vocabulary"] != vocabulary_key(tokenizer):
+                what = f"prepared for {made['model_name']}: its ids mean something else here."
+                findings.add("other_vocabulary", "error", what)
+            splits = load_data(data)
+            rows = table.write(file, tqdm(_kept_rows(splits), "reading", unit="row", disable=not progress))
+            tokens = _Tokens(tokenizer, max_seq_length, findings)
+            total = sum(map(len, splits.values()))
+            with tqdm(total=total, desc="checking", unit="row", disable=not progress) as bar:
+                for where, row in _token_rows(splits):
+                    tokens.check(where, row)
+                    bar.update()
+            counts = {"rows": total, "prefix_violations": made["prefix_violations"]}
+        else:
+            rows = table.write(file, tqdm(read(data, report), "reading", unit="row", disable=not progress))
+            tokens, violations = _Tokens(tokenizer, max_seq_length, findings), 0
+            with tqdm(total=len(rows), desc="encoding", unit="row", disable=not progress) as bar:
+                for part in table.stretches(rows):
+                    violations += _check_rendered(part, tokenizer, train_on, tokens, findings)
+                    bar.update(len(part))
+            counts = {"rows": report.read, "usable_rows": len(rows), "prefix_violations": violations}
+            _unreadable(report, findings)
+        if counts["prefix_violations"]:
+            findings.add(
+                "prefix_violation",
+                "error",
+                "the prompt of generation is no exact prefix of what is trained, so the model is asked otherwise than "
+                "it was taught; use a template without that fault.",
+                rows=counts["prefix_violations"],
+            )
+        counts |= {"tokens": tokens.total, "trained_tokens": tokens.trained}
+        counts["mask_coverage"] = tokens.trained / max(tokens.total, 1)
+        if tokens.rows and counts["mask_coverage"] < FEW_TRAINED:
+            findings.add(
+                "few_trained_tokens",
+                "error" if not tokens.trained else "warning",
+                f"{counts['mask_coverage']:.2%} of the tokens are trained.",
+                rows=tokens.rows,
+            )
+        if not tokens.rows:
+            findings.add("no_rows", "error", "there is no row that could be trained on.", rows=report.read)
+        _check_texts(rows, tokenizer, findings)
+        _check_duplicates(rows, near_duplicate_threshold, seed, progress, findings)
+        _check_overlap(rows, findings)
+        del rows
     name = model if isinstance(model, str) else model.name_or_path or type(model).__name__
-    shown = [_pieces(row, tokenizer) for _, row in encoded[:SHOWN]]
-    return Diagnosis(_name(data), name, counts, findings.all(), _histogram(lengths), shown)
+    lengths = sorted(tokens.lengths.items())
+    return Diagnosis(_name(data), name, counts, findings.all(), lengths, tokens.shown)
 
 
-def _prepared(folder, made: dict, tokenizer, findings: _Findings) -> tuple[Located, list[tuple[str, dict]]]:
-    if made["vocabulary"] != vocabulary_key(tokenizer):
-        findings.add(
-            "other_vocabulary", "error", f"prepared for {made['model_name']}: its ids mean something else here."
-        )
-    rows, encoded = [], []
-    for split, table in load_data(folder).items():
-        for number, row in enumerate(table, start=1):
-            where = f"{split}, row {number}"
-            if row.get("messages") or row.get("text"):
-                rows.append((split, where, restore(row)))
-            encoded.append((where, row))
-    return rows, encoded
-
-
-def _encoded(rows: Located, tokenizer, train_on: str, findings: _Findings) -> tuple[list[tuple[str, dict]], int]:
-    encoded, violations = [], 0
-    for _, where, row in rows:
-        try:
-            made = encode_rows(tokenizer, [row], train_on=train_on, on_mismatch="common_prefix")[0]
-        except DataError as error:
-            findings.add("cannot_be_rendered", "error", str(error), where)
+def _kept_rows(splits: dict) -> Iterator[tuple[str, str, dict]]:
+    """The conversations that stand beside the token rows of a prepared folder; packed rows have none."""
+    for split, dataset in splits.items():
+        if not {"messages", "text"} & set(dataset.column_names):
             continue
-        violations += made.mismatches
-        encoded += [(where, ids) for ids in made.rows]
-    return encoded, violations
+        at = 0
+        for part in table.stretches(dataset, [n for n in table.CELLS if n in dataset.column_names]):
+            for row in table.rows_of(part):
+                at += 1
+                yield split, f"{split}, row {at}", row
+
+
+def _token_rows(splits: dict) -> Iterator[tuple[str, dict[str, list[int]]]]:
+    for split, dataset in splits.items():
+        at = 0
+        for part in table.stretches(dataset, [n for n in TOKEN_COLUMNS if n in dataset.column_names]):
+            for row in part.to_pylist():
+                at += 1
+                yield f"{split}, row {at}", row
+
+
+def _check_rendered(part, tokenizer, train_on: str, tokens: "_Tokens", findings: _Findings) -> int:
+    """Encode some rows and check them; returns how many of their prompts are no exact prefix."""
+    violations, rows, places = 0, table.rows_of(part), part["where"].to_pylist()
+    options = {"train_on": train_on, "on_mismatch": "common_prefix"}
+    for where, (_, encoded) in zip(places, batches.encoded_rows(rows, tokenizer, **options), strict=True):
+        if isinstance(encoded, str):
+            findings.add("cannot_be_rendered", "error", encoded, where)
+            continue
+        violations += encoded.mismatches
+        for row in encoded.rows:
+            tokens.check(where, row)
+    return violations
 
 
 def _unreadable(report: Report, findings: _Findings) -> None:
@@ -152,38 +176,63 @@ def _unreadable(report: Report, findings: _Findings) -> None:
         findings.add("mixed_formats", "warning", f"rows of several formats: {formats}.", rows=report.kept)
 
 
-def _check_tokens(where: str, row: dict, tokenizer, max_seq_length: int, findings: _Findings) -> None:
-    ids, labels = row["input_ids"], row["labels"]
-    begins = [i for i, p in enumerate(row.get("position_ids") or [0]) if p == 0] or [0]
-    if len(ids) > max_seq_length:
-        what = f"longer than {max_seq_length} tokens: left out, or its answer is cut."
-        findings.add("too_long", "warning", what, f"{where}: {len(ids)} tokens")
-    if any(label not in (IGNORE_INDEX, token) for label, token in zip(labels, ids, strict=True)):
-        findings.add("labels_are_not_the_ids", "error", "a label is another token than the one at its place.", where)
-    stops, bos = set(stop_token_ids(tokenizer)), tokenizer.bos_token_id
-    uses_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
-    for begin, end in zip(begins, [*begins[1:], len(ids)], strict=True):
-        part, targets = ids[begin:end], labels[begin:end]
+class _Tokens:
+    """Checks token rows one by one, and keeps sums, a histogram by powers of two, and the first rows to show."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_seq_length: int, findings: _Findings) -> None:
+        self.tokenizer, self.max_seq_length, self.findings = tokenizer, max_seq_length, findings
+        self.stops, self.pad, self.bos = set(stop_token_ids(tokenizer)), tokenizer.pad_token_id, tokenizer.bos_token_id
+        self.uses_bos = self.bos is not None and tokenizer("x")["input_ids"][:1] == [self.bos]
+        self.rows = self.total = self.trained = 0
+        self.lengths: Counter[int] = Counter()
+        self.shown: list[list[tuple[str, bool]]] = []
+
+    def check(self, where: str, row: dict[str, list[int]]) -> None:
+        ids, labels, findings = row["input_ids"], row["labels"], self.findings
+        self.rows += 1
+        self.total += len(ids)
+        self.trained += len(labels) - labels.count(IGNORE_INDEX)
+        self.lengths[1 << max(0, len(ids) - 1).bit_length()] += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(_pieces(row, self.tokenizer))
+        if len(ids) > self.max_seq_length:
+            what = f"longer than {self.max_seq_length} tokens: left out, or its answer is cut."
+            findings.add("too_long", "warning", what, f"{where}: {len(ids)} tokens")
+        if any(label not in (IGNORE_INDEX, token) for label, token in zip(labels, ids, strict=True)):
+            what = "a label is another token than the one at its place."
+            findings.add("labels_are_not_the_ids", "error", what, where)
+        begins = [i for i, p in enumerate(row.get("position_ids") or [0]) if p == 0] or [0]
+        for begin, end in zip(begins, [*begins[1:], len(ids)], strict=True):
+            self._check_part(where, ids[begin:end], labels[begin:end])
+
+    def _check_part(self, where: str, part: list[int], targets: list[int]) -> None:
+        """One conversation, where several are packed into a row."""
+        findings = self.findings
         trained = [i for i, label in enumerate(targets) if label != IGNORE_INDEX and i]
         if not trained:
             findings.add("no_target", "error", "a row without a single trained token.", where)
-            continue
+            return
         last = trained[-1]
-        if len(trained) > 1 and tokenizer.pad_token_id is not None:
-            if part[-2:] == [tokenizer.pad_token_id] * 2 and {last, last - 1} <= set(trained):
+        if len(trained) > 1 and self.pad is not None:
+            if part[-2:] == [self.pad] * 2 and {last, last - 1} <= set(trained):
                 findings.add("padding_trained", "error", "padding is trained; mask it by position.", where)
-        if part[last] not in stops:
+        if part[last] not in self.stops:
             what = "an answer is trained without the token that ends it: the model would not learn to stop."
-            cut = len(part) >= max_seq_length
+            cut = len(part) >= self.max_seq_length
             findings.add("truncated_answer" if cut else "stop_not_trained", "warning" if cut else "error", what, where)
-        if uses_bos and part.count(bos) != 1:
+        if self.uses_bos and part.count(self.bos) != 1:
             what = "this tokenizer's rows begin with one BOS; more or none shifts what the model knows."
-            findings.add("bos_count", "error", what, f"{where}: {part.count(bos)} BOS")
+            findings.add("bos_count", "error", what, f"{where}: {part.count(self.bos)} BOS")
 
 
-def _check_texts(rows: Located, tokenizer, findings: _Findings) -> None:
+def _located(rows: "Dataset") -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for part in table.stretches(rows):
+        yield from zip(part["split"].to_pylist(), part["where"].to_pylist(), table.rows_of(part), strict=True)
+
+
+def _check_texts(rows: "Dataset", tokenizer, findings: _Findings) -> None:
     control = [token for token in tokenizer.all_special_tokens if len(token) > 3]
-    for _, where, row in rows:
+    for _, where, row in _located(rows):
         contents = [row["text"]] if "text" in row else [message["content"] for message in row["messages"]]
         text = "\n".join(contents)
         if found := next((token for token in control if token in text), None):
@@ -197,34 +246,44 @@ def _check_texts(rows: Located, tokenizer, findings: _Findings) -> None:
             findings.add("unclean_text", "info", what, where)
 
 
-def _check_duplicates(rows: Located, threshold: float, seed: int, findings: _Findings) -> None:
-    texts = [row_text(row) for *_, row in rows]
-    count = len(texts)
-    first = first_of_each(exact_keys(batches.whole(row) for *_, row in rows)) if rows else np.empty(0)
-    repeats = np.flatnonzero(first != np.arange(count))
+def _check_duplicates(rows: "Dataset", threshold: float, seed: int, progress: bool, findings: _Findings) -> None:
+    count = len(rows)
+    if not count:
+        return
+    rows_at = table.rows_at(rows)
+
+    def texts_at(indices) -> list[str]:
+        return [row_text(row) for row in rows_at(indices)]
+
+    keys = [exact_keys(map(batches.whole, table.rows_of(part))) for part in table.stretches(rows, table.CELLS)]
+    repeats = np.flatnonzero(first_of_each(np.concatenate(keys)) != np.arange(count))
     if len(repeats):
         what = "rows that stand more than once; `ftkit prepare` keeps the first."
-        findings.add("exact_duplicates", "warning", what, texts[repeats[0]], len(repeats))
-    pairs = near_duplicates(lambda indices: [texts[i] for i in indices], count, threshold=threshold, seed=seed)
-    near = np.flatnonzero(~drop_near(pairs, count))
-    near = np.setdiff1d(near, repeats)
+        findings.add("exact_duplicates", "warning", what, texts_at([int(repeats[0])])[0], len(repeats))
+    pairs = near_duplicates(texts_at, count, threshold=threshold, seed=seed, progress=progress)
+    near = np.setdiff1d(np.flatnonzero(~drop_near(pairs, count)), repeats)
     if len(near):
         what = f"rows that repeat another to {threshold:.0%} or more; `ftkit prepare` keeps the first."
-        findings.add("near_duplicates", "warning", what, texts[near[0]], len(near))
+        findings.add("near_duplicates", "warning", what, texts_at([int(near[0])])[0], len(near))
 
 
-def _check_overlap(rows: Located, findings: _Findings) -> None:
-    train = [(where, row) for split, where, row in rows if split == "train"]
+def _check_overlap(rows: "Dataset", findings: _Findings) -> None:
     for held_out in ("test", "validation"):
-        references = [unit for split, _, row in rows if split == held_out for unit in batches.units(row)]
-        if not references or not train:
+        references = [unit for split, _, row in _located(rows) if split == held_out for unit in batches.units(row)]
+        if not references:
             continue
-        units = [(where, unit) for where, row in train for unit in batches.units(row)]
-        hits = contaminated([unit for _, unit in units], references)
-        places = dict(unit for unit, hit in zip(units, hits, strict=True) if hit)
-        if places:
+        held, hits, example = HeldOut(references), 0, ""
+        for part in table.stretches(rows):
+            places = zip(part["split"].to_pylist(), table.rows_of(part), strict=True)
+            units = [
+                (i, unit) for i, (split, row) in enumerate(places) if split == "train" for unit in batches.units(row)
+            ]
+            found = dict(u for u, hit in zip(units, held.held_by([unit for _, unit in units]), strict=True) if hit)
+            hits += len(found)
+            example = example or next(iter(found.values()), "")
+        if hits:
             what = f"training rows hold a prompt or an answer of the {held_out} split: its score would be too good."
-            findings.add(f"{held_out}_overlap", "error", what, next(iter(places.values())), len(places))
+            findings.add(f"{held_out}_overlap", "error", what, example, hits)
 
 
 def _pieces(row: dict, tokenizer) -> list[tuple[str, bool]]:
@@ -242,12 +301,6 @@ def _stretches(marked: list[tuple[int, bool]], tokenizer) -> list[tuple[str, boo
         (tokenizer.decode([token for token, _ in part]), trained)
         for trained, part in groupby(marked, key=lambda pair: pair[1])
     ]
-
-
-def _histogram(lengths: Iterable[int]) -> list[tuple[int, int]]:
-    """Rows by the power of two that bounds their length."""
-    bounds = Counter(1 << max(0, length - 1).bit_length() for length in lengths)
-    return sorted(bounds.items())
 
 
 def _name(data: Any) -> str:

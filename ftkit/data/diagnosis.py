@@ -89,7 +89,8 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         cells = "".join(
             f"<tr><th scope='row'>{html.escape(finding.check)}</th><td>{finding.severity}</td><td>{finding.rows:,}</td>"
-            f"<td>{html.escape(finding.message)}</td><td><code>{html.escape(finding.example)}</code></td></tr>"
+            f"<td style='min-width: 14em'>{html.escape(finding.message)}</td>"
+            f"<td><code>{html.escape(finding.example)}</code></td></tr>"
             for finding in self.findings
         )
         head = "".join(f"<th scope='col'>{name}</th>" for name in ("check", "severity", "rows", "what", "example"))

@@ -17,6 +17,8 @@ import numpy as np
 SHINGLE = 5
 """Characters of an n-gram for near-duplicates."""
 BANDS, BAND_ROWS = 20, 6
+SIGNATURE = BANDS * (4 + BAND_ROWS)
+"""Bytes that are kept of a text while near-duplicates are looked for."""
 CONTAMINATION_NGRAM = 50
 """Characters, without spaces and punctuation, of an n-gram for test-set overlap, as in the GPT-4 report (arXiv
 2303.08774, appendix C)."""
@@ -63,11 +65,47 @@ def near_duplicates(
         (pairs, 2) int64, the smaller index first. Of a large bucket of similar texts not all pairs are looked at, but
         each text is compared with its neighbours there; memory is 200 bytes a text.
     """
-    bands, small = _signatures(texts_at, count, seed, progress)
+    from tqdm.std import tqdm
+
+    signed = np.empty((count, SIGNATURE), dtype=np.uint8)
+    with tqdm(total=count, desc="near-duplicates", unit="row", disable=not progress) as bar:
+        for start in range(0, count, _BATCH):
+            part = range(start, min(start + _BATCH, count))
+            signed[part.start : part.stop] = signatures(texts_at(part), seed)
+            bar.update(len(part))
+    return similar_pairs(texts_at, signed, threshold=threshold)
+
+
+def signatures(texts: Sequence[str], seed: int) -> np.ndarray:
+    """What `similar_pairs` compares texts by, (texts, `SIGNATURE`) uint8: the bucket of each band as four bytes, then
+    the low byte of each minimum."""
+    from rensa import RMinHash
+
+    k = BANDS * BAND_ROWS
+    odd = _mix(np.arange(1, BAND_ROWS + 1, dtype=np.uint64)) | np.uint64(1)
+    hashes, starts = _ngrams([_normal(text) for text in texts], SHINGLE)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), num_perm=k, seed=seed)
+    rows = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), k)
+    mixed = _mix((rows.reshape(len(texts), BANDS, BAND_ROWS) * odd).sum(axis=2))
+    buckets = (mixed >> np.uint64(32)).astype("<u4")
+    return np.concatenate([buckets.view(np.uint8), (rows & np.uint64(0xFF)).astype(np.uint8)], axis=1)
+
+
+def similar_pairs(
+    texts_at: Callable[[Sequence[int]], list[str]],
+    signed: np.ndarray,
+    *,
+    threshold: float = 0.8,
+    bands: Iterable[int] = range(BANDS),
+) -> np.ndarray:
+    """As `near_duplicates`, from the `signatures` of all texts; of some `bands` alone, what these find."""
+    count = len(signed)
+    small = signed[:, 4 * BANDS :]
     checked = np.empty(0, dtype=np.int64)
     found = []
     for band in bands:
-        pairs = np.setdiff1d(_bucket_pairs(band), checked, assume_unique=True)
+        buckets = np.ascontiguousarray(signed[:, 4 * band : 4 * band + 4]).view("<u4")[:, 0]
+        pairs = np.setdiff1d(_bucket_pairs(buckets), checked, assume_unique=True)
         # An estimate from one byte a number (b-bit MinHash, Li and König, arXiv 0910.3349) spares most comparisons;
         # three and a half standard errors below the threshold it loses next to nothing.
         slack = 3.5 * np.sqrt(threshold * (1 - threshold) / small.shape[1]) + 0.01
@@ -86,6 +124,23 @@ def drop_near(pairs: np.ndarray, count: int) -> np.ndarray:
         if keep[earlier]:
             keep[later] = False
     return keep
+
+
+def kept_and_groups(
+    same: np.ndarray, prompt: np.ndarray, pairs: np.ndarray, deduplicate: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stay, (rows,) bool, and the group of each, (rows,) int64, whose rows belong into one split.
+
+    Args:
+        same, prompt: for each row the first that is equal to it, and the first that asks the same, (rows,).
+        pairs: of rows that are alike, (pairs, 2).
+        deduplicate: whether any goes.
+    """
+    count = len(same)
+    every = np.arange(count)
+    keep = (same == every) & drop_near(pairs, count) if deduplicate else np.ones(count, dtype=bool)
+    links = np.concatenate([np.stack([prompt, every], axis=1), pairs])
+    return keep, groups(links[links[:, 0] != links[:, 1]], count)
 
 
 def groups(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -112,28 +167,42 @@ def contaminated(texts: Sequence[str], references: Sequence[str], n: int = CONTA
     A text holds a reference when at least half of the reference's n-grams of letters and digits occur in it,
     boilerplate aside. A reference shorter than `n` must be the whole text.
     """
-    grams, starts = _ngrams([_NOT_WORD.sub("", _normal(t)) for t in references], n)
-    owner = np.repeat(np.arange(len(references)), np.diff(starts))
-    owned = np.unique(np.stack([grams, owner.astype(np.uint64)]), axis=1)
-    distinct, counts = np.unique(owned[0], return_counts=True)
-    owned = owned[:, counts[np.searchsorted(distinct, owned[0])] <= BOILERPLATE]
-    size = np.bincount(owned[1].astype(np.int64), minlength=len(references))
-    hit = np.zeros(len(texts), dtype=bool)
-    for begin in range(0, len(texts), _BATCH):
-        part = [_NOT_WORD.sub("", _normal(t)) for t in texts[begin : begin + _BATCH]]
-        seen, starts = _ngrams(part, n)
-        reader = np.repeat(np.arange(len(part)), np.diff(starts))
-        held = np.unique(np.stack([reader.astype(np.uint64), seen])[:, np.isin(seen, owned[0])], axis=1)
-        low = np.searchsorted(owned[0], held[1], side="left")
-        times = np.searchsorted(owned[0], held[1], side="right") - low
-        at = np.repeat(low - np.concatenate([[0], np.cumsum(times)[:-1]]), times) + np.arange(times.sum())
-        reference = owned[1][at].astype(np.int64)
-        code, shared = np.unique(
-            np.repeat(held[0].astype(np.int64), times) * len(references) + reference, return_counts=True
-        )
-        enough = shared >= CONTAMINATION_SHARE * size[code % len(references)] if len(references) else shared > 0
-        hit[begin + code[enough] // max(len(references), 1)] = True
-    return hit
+    return HeldOut(references, n).held_by(texts)
+
+
+class HeldOut:
+    """Test texts, cut into n-grams once, to ask many texts whether they hold one; see `contaminated`."""
+
+    def __init__(self, references: Sequence[str], n: int = CONTAMINATION_NGRAM) -> None:
+        self.n, self.count = n, len(references)
+        grams, starts = _ngrams([_NOT_WORD.sub("", _normal(t)) for t in references], n)
+        owner = np.repeat(np.arange(len(references)), np.diff(starts))
+        owned = np.unique(np.stack([grams, owner.astype(np.uint64)]), axis=1)
+        distinct, counts = np.unique(owned[0], return_counts=True)
+        self.owned = owned[:, counts[np.searchsorted(distinct, owned[0])] <= BOILERPLATE]
+        self.size = np.bincount(self.owned[1].astype(np.int64), minlength=len(references))
+
+    def held_by(self, texts: Sequence[str]) -> np.ndarray:
+        """Which of `texts` hold one of them, (texts,) bool."""
+        hit = np.zeros(len(texts), dtype=bool)
+        if not self.count:
+            return hit
+        owned = self.owned
+        for begin in range(0, len(texts), _BATCH):
+            part = [_NOT_WORD.sub("", _normal(t)) for t in texts[begin : begin + _BATCH]]
+            seen, starts = _ngrams(part, self.n)
+            reader = np.repeat(np.arange(len(part)), np.diff(starts))
+            held = np.unique(np.stack([reader.astype(np.uint64), seen])[:, np.isin(seen, owned[0])], axis=1)
+            low = np.searchsorted(owned[0], held[1], side="left")
+            times = np.searchsorted(owned[0], held[1], side="right") - low
+            at = np.repeat(low - np.concatenate([[0], np.cumsum(times)[:-1]]), times) + np.arange(times.sum())
+            reference = owned[1][at].astype(np.int64)
+            code, shared = np.unique(
+                np.repeat(held[0].astype(np.int64), times) * self.count + reference, return_counts=True
+            )
+            enough = shared >= CONTAMINATION_SHARE * self.size[code % self.count]
+            hit[begin + code[enough] // self.count] = True
+        return hit
 
 
 def _normal(text: str) -> str:
@@ -165,30 +234,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-def _signatures(texts_at, count: int, seed: int, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Bucket of each text in each band, (bands, count) uint32, and the low byte of each minimum, (count, k) uint8."""
-    from rensa import RMinHash
-    from tqdm.std import tqdm
-
-    k = BANDS * BAND_ROWS
-    bands = np.empty((BANDS, count), dtype=np.uint32)
-    small = np.empty((count, k), dtype=np.uint8)
-    odd = _mix(np.arange(1, BAND_ROWS + 1, dtype=np.uint64)) | np.uint64(1)
-    with tqdm(total=count, desc="near-duplicates", unit="row", disable=not progress) as bar:
-        for start in range(0, count, _BATCH):
-            end = min(start + _BATCH, count)
-            hashes, starts = _ngrams([_normal(t) for t in texts_at(range(start, end))], SHINGLE)
-            matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-                hashes, starts.astype(np.uint64), num_perm=k, seed=seed
-            )
-            rows = np.array(matrix.to_rows(), dtype=np.uint64)
-            mixed = _mix((rows.reshape(end - start, BANDS, BAND_ROWS) * odd).sum(axis=2))
-            bands[:, start:end] = (mixed >> np.uint64(32)).T
-            small[start:end] = rows & np.uint64(0xFF)
-            bar.update(end - start)
-    return bands, small
 
 
 def _bucket_pairs(band: np.ndarray) -> np.ndarray:

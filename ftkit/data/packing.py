@@ -77,4 +77,4 @@ def fit(
         if too_long == "drop":
             return None
         row = {key: values[:max_length] for key, values in row.items()}
-    return row if any(label != IGNORE_INDEX for label in row["labels"][1:]) else None
+    return row if max(row["labels"][1:], default=IGNORE_INDEX) != IGNORE_INDEX else None

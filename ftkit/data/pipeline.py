@@ -13,28 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import (
-    Dataset,
-    DatasetDict,
-    disable_progress_bars,
-    enable_progress_bars,
-    is_progress_bar_enabled,
-)
+from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from ftkit.data import batches, table
-from ftkit.data.cleaning import clean_row, clean_text, row_text
+from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.duplicates import contaminated, drop_near, exact_keys, first_of_each, groups, near_duplicates
+from ftkit.data.decontamination import Test, overlapping, tests_of
+from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import vocabulary_key
-from ftkit.data.sources import EXAMPLES_KEPT, METADATA_FILE, SPLITS, Report, read
-from ftkit.data.splits import grouped_split
+from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
+from ftkit.data.splits import grouped_split, held_out_first, split_numbers
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
 if TYPE_CHECKING:
+    from datasets import Column
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
@@ -123,67 +119,51 @@ class DataPreparationPipeline:
         The first of a set of duplicates stays; of rows in several splits, the one of the test split, then validation.
         A row of one prompt with another, or alike without being removed, shares its group.
         """
-        order = _held_out_first(dataset)
+        order = held_out_first(dataset)
         if order is not None:
             dataset = dataset.select(order)
         count = len(dataset)
-        rows_at = self._rows_at(dataset, text_column)
+        rows_at = table.rows_at(dataset, text_column)
         if not count:
             return dataset
 
         def texts_at(indices) -> list[str]:
             return [row_text(row) for row in rows_at(indices)]
 
-        def fingerprints(key: Callable[[dict], str]) -> np.ndarray:
-            return np.concatenate([exact_keys(map(key, rows_at(part))) for part in table.parts(count)])
-
-        same = first_of_each(fingerprints(batches.whole))
-        prompt = first_of_each(fingerprints(batches.question))
+        threshold, near = self.config.near_duplicate_threshold, self.config.near_duplicate_threshold is not None
+        arguments = {"near": near, "seed": self.config.seed, "text_column": text_column}
+        printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
+        same, prompt = (first_of_each(table.numbers(printed, name)) for name in ("whole", "question"))
         pairs = np.empty((0, 2), dtype=np.int64)
-        if (threshold := self.config.near_duplicate_threshold) is not None:
-            pairs = near_duplicates(texts_at, count, threshold=threshold, seed=self.config.seed, progress=self.progress)
-        keep = np.ones(count, dtype=bool)
-        if self.config.deduplicate:
-            keep = (same == np.arange(count)) & drop_near(pairs, count)
-            for i in np.flatnonzero(~keep):
-                exact = same[i] != i
-                reason = "exact duplicate" if exact else "near-duplicate"
-                self.report.drop(reason, texts_at([int(i)])[0] if self._shows(reason) else "")
-        links = np.concatenate([np.stack([prompt, np.arange(count)], axis=1), pairs])
-        group = groups(links[links[:, 0] != links[:, 1]], count)
+        if near:
+            pairs = similar_pairs(texts_at, table.numbers(printed, "signature"), threshold=threshold)
+        keep, group = kept_and_groups(same, prompt, pairs, self.config.deduplicate)
+        for i in np.flatnonzero(~keep):
+            reason = "exact duplicate" if same[i] != i else "near-duplicate"
+            self.report.drop(reason, texts_at([int(i)])[0] if self.report.shows(reason) else "")
         if "group" in dataset.column_names:
             dataset = dataset.remove_columns("group")
         with self._bars():
             return dataset.add_column("group", group).select(np.flatnonzero(keep))
 
-    def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+    def decontaminate(self, dataset: Dataset, text_column: str = "text", tests: list[Test] | None = None) -> Dataset:
         """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
-        the others. See `ftkit.data.duplicates.contaminated`."""
-        held_out: list[tuple[list[str], bool]] = []
-        if self.config.decontaminate is not None:
-            others = Report()
-            rows = [row for split, _, row in read(self.config.decontaminate, others) if split in ("test", "train")]
-            held_out.append(([unit for row in rows for unit in batches.units(clean_row(row))], False))
-        rows_at = self._rows_at(dataset, text_column)
-        split = dataset["split"][:] if "split" in dataset.column_names else ["train"] * len(dataset)
-        own = [i for i, name in enumerate(split) if name == "test"]
-        if own and len(own) < len(dataset):
-            held_out.append(([unit for row in rows_at(own) for unit in batches.units(row)], True))
+        the others; `tests` are those of a larger table that this one is a part of. See
+        `ftkit.data.duplicates.contaminated`."""
         keep = np.ones(len(dataset), dtype=bool)
-        for references, spare_test in held_out:
-            for part in table.parts(len(dataset)):
-                units = [(i, unit) for i, row in zip(part, rows_at(part), strict=True) for unit in batches.units(row)]
-                for (i, unit), hit in zip(units, contaminated([u for _, u in units], references), strict=True):
-                    if hit and keep[i] and not (spare_test and split[i] == "test"):
-                        keep[i] = False
-                        self.report.drop("overlaps the test set", unit)
+        tests = tests_of(dataset, self.config.decontaminate, text_column) if tests is None else tests
+        for i, unit in overlapping(dataset, tests, text_column):
+            keep[i] = False
+            self.report.drop("overlaps the test set", unit)
         return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
 
     def quality_filter(self, dataset: Dataset, text_column: str = "text") -> Dataset:
         """Leave out rows without an answer, and, unless the setting is off, those that
         `ftkit.data.cleaning.quality_problem` objects to."""
+        if not len(dataset):
+            return dataset
         judged = self._map(dataset, batches.judge, "filtering", config=self.config, text_column=text_column)
-        return self._drop_problems(judged, text_column)
+        return self._drop_problems(dataset, judged["problem"], text_column)
 
     def format_instruction(self, instruction: str, response: str | None, system_prompt: str | None = None) -> str:
         """One exchange in the model's chat format, as text: the tokenizer's own template, no other.
@@ -221,32 +201,33 @@ class DataPreparationPipeline:
             `group` what the table had. Where the template rewrites earlier turns, a conversation becomes several rows.
         """
         carried = [name for name in ("split", "where", "group") if name in dataset.column_names]
+        if not len(dataset):
+            return dataset
         encoded = self._map(
             dataset,
             batches.encode,
             "encoding",
-            remove=dataset.column_names,
-            features=table.encoded_features(dataset, carried),
             tokenizer=self.tokenizer,
             config=self.config,
             text_column=text_column,
             carried=carried,
         )
-        self.mismatches += sum(encoded["mismatches"][:])
-        self.turns_left_out += sum(encoded["turns_left_out"][:])
-        return self._drop_problems(encoded.remove_columns(["mismatches", "turns_left_out"]), "text")
+        self.mismatches += int(table.numbers(encoded, "mismatches").sum())
+        self.turns_left_out += int(table.numbers(encoded, "turns_left_out").sum())
+        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded["problem"]
+        return self._drop_problems(encoded, problems, "text")
 
     def create_splits(self, dataset: Dataset) -> DatasetDict:
         """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
 
         A table whose rows come from more than one split keeps those.
         """
-        names = dataset["split"][:] if "split" in dataset.column_names else []
-        if len(set(names)) > 1:
-            names, rng = np.asarray(names), np.random.default_rng(self.config.seed)
-            chosen = {split: rng.permutation(np.flatnonzero(names == split)) for split in SPLITS}
+        names = split_numbers(dataset)
+        if len(set(names.tolist())) > 1:
+            rng = np.random.default_rng(self.config.seed)
+            chosen = {split: rng.permutation(np.flatnonzero(names == i)) for i, split in enumerate(SPLITS)}
         else:
-            group = dataset["group"][:] if "group" in dataset.column_names else range(len(dataset))
+            group = table.numbers(dataset, "group") if "group" in dataset.column_names else range(len(dataset))
             c = self.config
             shares = dict(zip(SPLITS, (c.train_split, c.val_split, c.test_split), strict=True))
             chosen = grouped_split(group, shares, c.seed)
@@ -263,7 +244,7 @@ class DataPreparationPipeline:
                 f"packing is not for {self.config.model_name} ({self._model_type}): its attention is not known to keep "
                 "packed rows apart; set packing to False."
             )
-        packs = best_fit([len(ids) for ids in table.column(dataset, "input_ids")], self.config.max_seq_length)
+        packs = best_fit(table.lengths(dataset, "input_ids").tolist(), self.config.max_seq_length)
         order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
 
         def packed():
@@ -299,9 +280,7 @@ class DataPreparationPipeline:
             ConfigError: `output_dir` is not empty.
             DataError: nothing usable was read, or no training row is left.
         """
-        output = Path(output_dir)
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
+        refuse_to_overwrite(output_dir)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(
@@ -310,7 +289,15 @@ class DataPreparationPipeline:
         dataset = self.quality_filter(dataset)
         dataset = self.deduplicate(dataset)
         dataset = self.decontaminate(dataset)
-        dataset = self.tokenize_dataset(dataset)
+        return self.finish(self.tokenize_dataset(dataset), output_dir)
+
+    def finish(self, dataset: Dataset, output_dir: str | Path) -> DatasetDict:
+        """The last step of `run_pipeline`: a table of token rows, split, packed where the settings say so, and saved.
+
+        Raises:
+            DataError: no training row is left.
+        """
+        output = Path(output_dir)
         splits = self.create_splits(dataset)
         if not len(splits["train"]):
             raise DataError(f"no training row is left: {self.report}")
@@ -351,43 +338,35 @@ class DataPreparationPipeline:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _drop_problems(self, dataset: Dataset, text_column: str) -> Dataset:
-        """Rows whose `problem` is None, without that column; the others counted."""
-        problems = dataset["problem"][:] if len(dataset) else []
+    def _drop_problems(self, dataset: Dataset, problems: "Column", text_column: str) -> Dataset:
+        """Rows without a problem; the others counted."""
+        kept = []
         for i, problem in enumerate(problems):
-            if problem is not None:
-                shown = row_text(self._rows_at(dataset, text_column)([i])[0]) if self._shows(problem) else ""
-                self.report.drop(problem, shown)
-        dataset = dataset.remove_columns("problem")
-        if any(problem is not None for problem in problems):
-            dataset = dataset.select([i for i, problem in enumerate(problems) if problem is None])
-        return dataset
+            if problem is None:
+                kept.append(i)
+                continue
+            shown = row_text(table.rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
+            self.report.drop(problem, shown)
+        return dataset if len(kept) == len(dataset) else dataset.select(kept)
 
-    def _shows(self, reason: str) -> bool:
-        return len(self.report.examples.get(reason, [])) < EXAMPLES_KEPT
-
-    def _rows_at(self, dataset: Dataset, text_column: str) -> Callable[[Any], list[dict]]:
-        columns = [name for name in ("messages", "tools", text_column) if name in dataset.column_names]
-        if not {"messages", text_column} & set(columns):
-            has = ", ".join(dataset.column_names)
-            raise DataError(f"the table has no column {text_column!r} and no messages; it has {has}.")
-        chosen = dataset.select_columns(columns)
-        return lambda indices: table.rows_of(chosen[indices], text_column)
-
-    def _map(self, dataset: Dataset, function: Callable, what: str, remove=(), features=None, **arguments) -> Dataset:
+    def _map(self, dataset: Dataset, function: Callable, what: str, **arguments) -> Dataset:
+        """The tables that `function` makes of the table's batches, in as many processes as are worth their start."""
         workers = min(self.config.num_proc, os.cpu_count() or 1, len(dataset) // _ROWS_A_PROCESS)
         file = self._file(what)
         with self._bars():
-            return dataset.map(
-                function,
-                fn_kwargs=arguments,
-                batched=True,
-                num_proc=workers if workers > 1 else None,
-                remove_columns=list(remove),
-                features=features,
-                desc=what,
-                cache_file_name=str(file),
-                new_fingerprint=file.stem,
+            return (
+                dataset.with_format("arrow")
+                .map(
+                    function,
+                    fn_kwargs=arguments,
+                    batched=True,
+                    num_proc=workers if workers > 1 else None,
+                    remove_columns=dataset.column_names,
+                    desc=what,
+                    cache_file_name=str(file),
+                    new_fingerprint=file.stem,
+                )
+                .with_format(None)
             )
 
     @contextmanager
@@ -424,10 +403,11 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
 
 
-def _held_out_first(dataset: Dataset) -> np.ndarray | None:
-    """An order in which test rows come first, then validation; None where all rows are of one split."""
-    names = dataset["split"][:] if "split" in dataset.column_names else []
-    if len(set(names)) < 2:
-        return None
-    rank = {"test": 0, "validation": 1}
-    return np.argsort([rank.get(name, 2) for name in names], kind="stable")
+def refuse_to_overwrite(output_dir: str | Path) -> None:
+    """
+    Raises:
+        ConfigError: `output_dir` exists and is not an empty folder.
+    """
+    output = Path(output_dir)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")

@@ -3,10 +3,12 @@
 `load_data` is strict: the first broken row is an error. `read` hands out what can be read, and counts the rest.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,19 @@ class Report:
         if len(shown) < EXAMPLES_KEPT:
             shown.append(example[:200])
 
+    def shows(self, reason: str) -> bool:
+        """Whether there is room for one more example of `reason`."""
+        return len(self.examples.get(reason, [])) < EXAMPLES_KEPT
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add what another report's `as_dict` holds."""
+        self.read += other["read"]
+        self.kept += other["kept"]
+        self.dropped.update(other["dropped"])
+        self.formats.update(other["formats"])
+        for reason, examples in other["examples"].items():
+            self.examples[reason] = [*self.examples.get(reason, []), *examples][:EXAMPLES_KEPT]
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries, for JSON."""
         return vars(self) | {"dropped": dict(self.dropped), "formats": dict(self.formats)}
@@ -70,9 +85,11 @@ def load_data(source: "str | Path | DataFrame | Dataset | DatasetDict") -> "dict
 
     Args:
         source: a shipped task (`"tickets"`); a folder with `train.jsonl` and, where there are any, `validation.jsonl`
-            and `test.jsonl` (also .json, .csv, .parquet, and .gz or .zst behind); one such file, which becomes the
-            split `train`; a pandas DataFrame, a `datasets.Dataset` or `DatasetDict`; a data set's name on the hub; or a
-            folder that `ftkit prepare` wrote, whose splits come memory-mapped, with `input_ids` and `labels`.
+            and `test.jsonl` (also .json, .csv, .parquet, and .gz or .zst behind), or a split's parts, named
+            `train-00000-of-00010.jsonl` and so on; one such file, which becomes the split `train`; a pandas DataFrame,
+            a `datasets.Dataset` or `DatasetDict`; a data set's name on the hub; or a folder that `ftkit prepare` wrote,
+            whose splits come memory-mapped, with `input_ids` and `labels`. All others are held in memory as lists: more
+            rows than fit there are for `ftkit prepare`.
 
     Raises:
         DataError: the source does not exist, holds no rows, or a row of it is broken; the text names file and line.
@@ -139,7 +156,7 @@ def locate(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     if path.is_file():
         return {"train": _file(path)}
     if path.is_dir():
-        return {split: _file(file) for split, file in _splits_of(path).items()}
+        return {split: _chained(files) for split, files in files_of(path).items()}
     if _may_be_hub_name(str(source)):
         return _hub(str(source))
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -153,18 +170,31 @@ def _file(path: Path) -> tuple[str, Iterator[Located]]:
     return str(path), read_file(path)
 
 
-def _splits_of(folder: Path) -> dict[str, Path]:
-    found = {}
+def _chained(paths: list[Path]) -> tuple[str, Iterator[Located]]:
+    return " and ".join(map(str, paths)), chain.from_iterable(map(read_file, paths))
+
+
+def files_of(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split: `train.jsonl`, or parts as the hub names them, `train-00000-of-00010.jsonl`, in order.
+
+    Raises:
+        DataError: there are none, or a split has files that are not parts of one.
+    """
+    found: dict[str, list[Path]] = {}
     for split in SPLITS:
         named = [
             path
             for path in sorted(folder.iterdir())
-            if path.is_file() and suffix_of(path) in SUFFIXES and path.name.lower().split(".")[0] == split
+            if path.is_file()
+            and suffix_of(path) in SUFFIXES
+            and re.fullmatch(rf"{split}(-[^.]*)?", path.name.lower().split(".")[0])
         ]
-        if len(named) > 1:
-            raise DataError(f"{folder} holds {' and '.join(p.name for p in named)}: keep one file a split.")
+        if len(named) > 1 and any(path.name.lower().split(".")[0] == split for path in named):
+            raise DataError(
+                f"{folder} holds {' and '.join(p.name for p in named)}: keep one file a split, or its parts."
+            )
         if named:
-            found[split] = named[0]
+            found[split] = named
     if not found:
         raise DataError(
             f"{folder} holds none of train.jsonl, validation.jsonl and test.jsonl (or {', '.join(SUFFIXES[1:])}, also "
@@ -194,7 +224,7 @@ def _tables(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     if isinstance(source, Dataset):
         return {"train": ("the Dataset", _numbered(source))}
     if isinstance(source, DatasetDict):
-        return {split: (f"the split {split}", _numbered(rows)) for split, rows in source.items()}
+        return {split: (f"the split {split}", _numbered(rows)) for split, rows in _known("the DatasetDict", source)}
     if isinstance(source, list):
         return {"train": ("the list", _numbered(source))}
     raise DataError(
@@ -229,4 +259,13 @@ def _hub(name: str) -> dict[str, tuple[str, Iterator[Located]]]:
     except Exception as error:  # the hub's, the HTTP client's and the file formats' errors have no common class
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name} is neither a file nor a folder, and the hub did not give it: {reason}") from None
-    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in splits.items()}
+    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in _known(name, splits)}
+
+
+def _known(name: str, splits: "DatasetDict") -> "ItemsView[str, Dataset]":
+    if others := [split for split in splits if split not in SPLITS]:
+        raise DataError(
+            f"{name} has the splits {', '.join(splits)}; {' and '.join(others)} would be lost: give a DatasetDict with "
+            f"splits named {', '.join(SPLITS)}, or one split alone."
+        )
+    return splits.items()

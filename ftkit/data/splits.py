@@ -1,10 +1,16 @@
 """Splits that keep what belongs together on one side."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftkit.data import table
+from ftkit.data.sources import SPLITS
 from ftkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def grouped_split(groups: Sequence[int], shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
@@ -54,3 +60,21 @@ def _targets(count: int, shares: list[float]) -> list[int]:
         targets[targets.index(max(targets))] -= 1
         targets[targets.index(0)] += 1
     return targets
+
+
+def split_numbers(dataset: "Dataset") -> np.ndarray:
+    """The split of each row as its number in `SPLITS`, (rows,) int64; all 0 where the table does not tell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "split" not in dataset.column_names:
+        return np.zeros(len(dataset), dtype=np.int64)
+    known = pa.array(SPLITS)
+    made = [pc.index_in(part["split"], known).to_numpy() for part in table.stretches(dataset, ["split"])]
+    return np.concatenate(made).astype(np.int64) if made else np.empty(0, dtype=np.int64)
+
+
+def held_out_first(dataset: "Dataset") -> np.ndarray | None:
+    """An order in which test rows come first, then validation; None where all rows are of one split."""
+    splits = split_numbers(dataset)
+    return np.argsort(-splits, kind="stable") if len(set(splits.tolist())) > 1 else None

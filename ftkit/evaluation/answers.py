@@ -1,30 +1,33 @@
 """A model's answers to held-out rows, scored against the references."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftkit.errors import DataError
-from ftkit.evaluation.generate import generate
+from ftkit.evaluation.generate import Generation, generations
+from ftkit.evaluation.metrics import Score, exact_match
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Score = Callable[[str, str], Mapping[str, float]]
-
-
-def exact_match(prediction: str, reference: str) -> dict[str, float]:
-    """`exact_match` is 1 where both texts are the same but for white space at their ends."""
-    return {"exact_match": float(prediction.strip() == reference.strip())}
-
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answered: predictions, references and scores, a row each and in the rows' order."""
+    """What one model answered: generations, references and scores, a row each and in the rows' order."""
 
-    predictions: list[str]
+    generations: list[Generation]
     references: list[str]
     scores: list[Mapping[str, float]]
+
+    @property
+    def predictions(self) -> list[str]:
+        return [generation.text for generation in self.generations]
+
+    @property
+    def stopped(self) -> list[bool]:
+        """Whether each answer ended by itself, and was not cut."""
+        return [generation.finish == "stopped" for generation in self.generations]
 
     def column(self, name: str) -> list[float]:
         """One score of every row, e.g. for a paired comparison with another model's."""
@@ -44,15 +47,16 @@ def answer(
     """Let the model answer each row's prompt and score it against the row's last message.
 
     Args:
-        rows: in the messages format; the last message, the reference, is never shown to the model.
+        rows: in the messages format, with `tools` where there are any; the last message, the reference, is never
+            shown to the model.
         score: maps a prediction and its reference to named numbers.
-        generation: `max_new_tokens`, `batch_size` and `progress` of `generate`.
+        generation: options of `generations`: `max_new_tokens`, `batch_size`, `progress`, ...
 
     Raises:
         DataError: there are no rows.
     """
     if not rows:
         raise DataError("there are no rows to evaluate on; give at least one.")
-    predictions = generate(model, tokenizer, [row["messages"] for row in rows], **generation)
+    given = generations(model, tokenizer, list(rows), **generation)
     references = [row["messages"][-1]["content"] for row in rows]
-    return Answers(predictions, references, [score(p, r) for p, r in zip(predictions, references, strict=True)])
+    return Answers(given, references, [score(g.text, r) for g, r in zip(given, references, strict=True)])

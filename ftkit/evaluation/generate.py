@@ -1,61 +1,126 @@
-"""Answers to many prompts at once, greedily, stopping where the family's turns end."""
+"""Answers to many prompts at once, greedily by default, stopping where the family's turns end."""
 
+import copy
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.data.chat import encode_prompt
+from ftkit.evaluation.prefix import shared_prefix
 from ftkit.models.families import stop_token_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: without special tokens.
+        tokens: generated, the stop token among them.
+        finish: "stopped" at a stop token; "length": cut at `max_new_tokens` or at the end of the model's context;
+            "prompt_too_long": the prompt alone fills the context, so nothing was generated.
+    """
+
+    text: str
+    tokens: int
+    finish: Literal["stopped", "length", "prompt_too_long"]
 
 
 def generate(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    conversations: list[list[dict[str, Any]]],
+    conversations: list[list[dict[str, Any]] | dict[str, Any]],
+    **options,
+) -> list[str]:
+    """The texts of `generations`."""
+    return [answer.text for answer in generations(model, tokenizer, conversations, **options)]
+
+
+def generations(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    conversations: list[list[dict[str, Any]] | dict[str, Any]],
     *,
     max_new_tokens: int = 256,
     batch_size: int = 16,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 42,
+    generation_config: "GenerationConfig | None" = None,
     progress: bool = True,
-) -> list[str]:
+) -> list[Generation]:
     """The model's answer to each conversation, in their order.
 
     Args:
-        conversations: messages; a last assistant message, the reference, is not shown to the model.
-        max_new_tokens: an answer that has not stopped by then is cut there.
-        batch_size: prompts at once; they are batched by length and padded on the left, so the answers do not depend on
-            it but for rounding.
+        conversations: messages, or rows with `messages` and, where there are any, `tools`; a last assistant message,
+            the reference, is not shown to the model.
+        max_new_tokens: an answer that has not stopped by then is cut there, or where the model's context ends.
+        batch_size: prompts at once; they are batched by length and padded on the left, and what all prompts begin with
+            is read once. Greedy answers do not depend on any of that but for rounding.
+        do_sample: draw from the model's distribution, sharpened by `temperature` and cut to the most likely tokens that
+            make up `top_p`, instead of taking the likeliest token. torch's global generator is left as it was.
+        seed: of the drawing; the same seed and batch size give the same answers.
+        generation_config: Transformers' settings instead of the four above; stop and pad tokens are still the family's.
         progress: draw a bar on stderr.
-
-    Returns:
-        Decoded answers without special tokens.
     """
     import torch
     from tqdm.std import tqdm
     from transformers import GenerationConfig
 
-    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stop_token_ids(tokenizer, model),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    answers = [""] * len(prompts)
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
+    settings = copy.copy(generation_config) or GenerationConfig(do_sample=do_sample, **sampling)
+    if generation_config is not None and generation_config.max_new_tokens:
+        max_new_tokens = generation_config.max_new_tokens
+    settings.eos_token_id, settings.pad_token_id = stop_token_ids(tokenizer, model), tokenizer.pad_token_id
+    rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
+    prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
+    context = context_length(model)
+    room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
+    answers = [Generation("", 0, "prompt_too_long")] * len(prompts)
     model.eval()
     bar = tqdm(total=len(prompts), desc="generating", unit="answer", disable=not progress, file=sys.stderr)
-    with torch.inference_mode(), bar:
-        for start in range(0, len(prompts), batch_size):
-            chosen = by_length[start : start + batch_size]
-            ids, mask = _left_padded([prompts[i] for i in chosen], tokenizer.pad_token_id)
-            out = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings)
-            texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            for i, text in zip(chosen, texts, strict=True):
-                answers[i] = text
-            bar.update(len(chosen))
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.inference_mode(), torch.random.fork_rng(devices=devices), bar:
+        torch.manual_seed(seed)
+        prefix = shared_prefix(model, [prompt for prompt, limit in zip(prompts, room, strict=True) if limit > 0])
+        for limit, batch in _batches(prompts, room, batch_size):
+            if limit > 0:
+                settings.max_new_tokens = limit
+                ids, mask = _left_padded([prompts[i] for i in batch], tokenizer.pad_token_id)
+                mask = mask.to(model.device)
+                known = {"past_key_values": prefix.cache(mask)} if prefix else {}
+                out = model.generate(ids.to(model.device), attention_mask=mask, generation_config=settings, **known)
+                for i, new in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
+                    answers[i] = _generation(tokenizer, new, set(settings.eos_token_id))
+            bar.update(len(batch))
     return answers
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Most tokens that the model was made for; `sys.maxsize` where its configuration names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+
+
+def _batches(prompts: list[list[int]], room: list[int], batch_size: int):
+    """(tokens that may be generated, indices), by length: one batch's prompts all have the same room, so that a long
+    one does not cut another's answer."""
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for limit, group in groupby(by_length, key=lambda i: room[i]):
+        group = list(group)
+        for start in range(0, len(group), batch_size):
+            yield limit, group[start : start + batch_size]
+
+
+def _generation(tokenizer: "PreTrainedTokenizerBase", new: list[int], stops: set[int]) -> Generation:
+    # Behind a row's stop token stands padding, which may be the stop token's own id.
+    end = next((at for at, token in enumerate(new, start=1) if token in stops), None)
+    text = tokenizer.decode(new[:end], skip_special_tokens=True)
+    return Generation(text, end or len(new), "length" if end is None else "stopped")
 
 
 def _left_padded(rows: list[list[int]], pad_token_id: int):

@@ -28,6 +28,8 @@ _PUBLIC = {
     "Recommendation": "ftkit.memory.recommendation",
     "measure_step": "ftkit.memory.measure",
     "Measurement": "ftkit.memory.measure",
+    "compare": "ftkit.memory.comparison",
+    "Comparison": "ftkit.memory.comparison",
 }
 __all__ = [*_PUBLIC]
 

@@ -22,8 +22,8 @@ from ftkit.memory.shapes import Architecture, Shape
 
 MIXED = 1.15, 0.95
 """Factors to the upper and lower bound where layers have experts or latent attention: their kernels differ more."""
-CHUNK_TOKENS = 512
-"""Trained positions whose logits exist at once under the chunked loss; `ftkit.loss` has the same constant."""
+CHUNK_LOGITS = 2**24
+"""Logits that exist at once under the chunked loss; `ftkit.loss` has the same constant."""
 
 
 @dataclass(frozen=True)
@@ -108,31 +108,47 @@ def checkpoints(a: Architecture, step: Step) -> int:
 
 
 def transients(a: Architecture, step: Step) -> int:
-    """Bytes of gradients of activations that exist at once in the backward pass, at most: those of one MLP."""
+    """Bytes of gradients that exist at once in the backward pass, at most: those of the activations of one MLP, and of
+    one weight that LoRA adapts as a parameter."""
     rows = a.experts if a.model_type.startswith("llama4") else max(1, a.top_k)
     widest = max(a.ffn, a.shared_ffn, rows * a.moe_ffn)
-    return step.tokens * max(step.compute, 0 if step.full else step.wide) * (3 * widest + 2 * rows * a.hidden)
+    made_anew = max((s.numel for s in a.shapes if s.adapted == "parameter" and step.adapts(s)), default=0)
+    activations = step.tokens * max(step.compute, 0 if step.full else step.wide) * (3 * widest + 2 * rows * a.hidden)
+    return activations + made_anew * step.compute
 
 
 def logits(a: Architecture, step: Step) -> tuple[float, float]:
-    """Lower and upper bound, in bytes, of logits, their log-softmax and their gradient at the peak of the loss.
+    """Lower and upper bound, in bytes, of logits and what is made of them at the peak of the loss.
 
-    The log-softmax and its gradient, both float32, always exist together. The upper bound adds the logits themselves
-    and their float32 copy, which a fused cross-entropy avoids.
+    The plain loss holds the log-softmax and its gradient, both float32, together; the upper bound adds the logits
+    themselves and their float32 copy, which a fused cross-entropy avoids. The chunked loss turns one chunk's float32
+    logits into their own gradient; in half precision logits and gradient exist beside them. Where such a head trains,
+    its gradient is summed in float32 and a chunk's part of it stands beside the sum.
     """
-    rows = min(step.labels, CHUNK_TOKENS) if step.chunked else step.tokens
-    return rows * a.vocabulary * 8, rows * a.vocabulary * (8 + (step.compute + 4 if step.compute < 4 else 4))
+    half = step.compute < 4
+    if not step.chunked:
+        rows = step.tokens
+        return rows * a.vocabulary * 8, rows * a.vocabulary * (8 + (step.compute + 4 if half else 4))
+    rows = _chunk(a, step)
+    head = a.vocabulary * a.hidden * 6 if half and step.full else 0
+    return rows * a.vocabulary * 4, rows * a.vocabulary * (4 + (2 * step.compute if half else 0)) + head
 
 
 def logits_saved(a: Architecture, step: Step) -> int:
-    """The part of `logits` that the forward pass leaves for the backward pass: the log-softmax in float32.
+    """What the loss leaves for the backward pass.
 
-    More trained positions than one chunk are recomputed, and leave their hidden states alone.
+    The plain loss: the log-softmax in float32. The chunked one: the gradient of the hidden states at trained positions
+    and their indices and, where the head trains, its gradient in float32.
     """
-    rows = step.labels if step.chunked else step.tokens
-    if step.chunked and rows > CHUNK_TOKENS:
-        return 0
-    return rows * (a.vocabulary * 4 + 8)
+    if not step.chunked:
+        return step.tokens * (a.vocabulary * 4 + 8)
+    head = a.vocabulary * a.hidden * 4 if step.full else 0
+    return step.labels * (a.hidden * step.residual + 8) + head
+
+
+def _chunk(a: Architecture, step: Step) -> int:
+    """Trained positions whose logits exist at once."""
+    return min(step.labels, max(1, CHUNK_LOGITS // a.vocabulary))
 
 
 def _kinds(a: Architecture, step: Step) -> list[tuple[bool, bool, int]]:

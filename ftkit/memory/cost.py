@@ -5,15 +5,18 @@ activations another :math:`2N`, those of the weights :math:`2N` where they train
 :math:`2N` more: 6 or 8 times N for full fine-tuning, 4 or 6 for adapters. QLoRA does the same multiplications and must
 also write its weights out in 16 bit for every pass.
 
+LoRA on fused experts is no cheaper than full fine-tuning of them: PEFT adds BA to the weight, so that its gradient is
+that of the whole weight.
+
 The share of the peak rate that is reached (MFU) and the price are inputs: nobody knows them but who has the machine
-and the bill. 0.3 to 0.5 is usual for well-tuned full fine-tuning; small batches and adapters reach less.
+and the bill. The pretraining of Llama 3 405B reached 0.38 to 0.43 on H100 (arXiv 2407.21783, section 3.3).
 """
 
 from dataclasses import dataclass
 
 from ftkit.errors import ConfigError
 from ftkit.memory.catalogue import architecture
-from ftkit.memory.estimator import Settings, trained_tensors
+from ftkit.memory.estimator import Settings
 from ftkit.memory.hardware import Accelerator, accelerator
 from ftkit.memory.shapes import Architecture
 
@@ -55,9 +58,17 @@ def flops_per_token(a: Architecture, run: Settings) -> float:
     forward = 2 * (weights + attention)
     if run.full:
         return passes * forward + 2 * weights + 2 * attention
-    adapters = sum(numel * count for numel, count in trained_tensors(a, run))
-    active = adapters * a.top_k // a.experts if expert else adapters
-    return passes * forward + 2 * attention + 2 * active * (passes + 1)
+    total = passes * forward + 2 * attention
+    for s in a.shapes:
+        if not s.adapted or (run.target_modules is not None and s.name not in run.target_modules):
+            continue
+        seen_by_token = a.top_k if s.kind == "expert" else 1
+        if s.adapted == "parameter":  # BA once a pass and two products for its gradients; the whole weight's gradient
+            batch = run.batch_size * run.sequence_length
+            total += 2 * (passes + 1) * run.rank * s.total / batch + 2 * s.total * seen_by_token / s.stack
+        else:
+            total += 2 * (passes + 1) * run.rank * (s.d_in + s.d_out) * s.count
+    return total
 
 
 def training_cost(

@@ -64,7 +64,7 @@ class Settings:
     attn_implementation: str = "sdpa"
     """sdpa, eager or flash_attention_2."""
     chunked_loss: bool = True
-    """The loss of ftkit: trained positions only, 512 at a time. Otherwise logits of all positions."""
+    """The loss of ftkit: trained positions only, 2**24 logits at a time. Otherwise logits of all positions."""
     double_quantization: bool = True
     """Quantise the scales of 4-bit weights again."""
     quantize_experts: bool = False
@@ -353,14 +353,15 @@ def _activations(a: Architecture, run: Settings) -> tuple[float, float]:
 
 
 def _gathered(a: Architecture, run: Settings) -> int:
-    """Weights that exist in full for a moment: a layer under FSDP, a dequantised matrix."""
+    """Weights that exist in full for a moment: a layer under FSDP, as it is stored, and a dequantised matrix."""
     matrices = [s for s in a.shapes if s.kind in ("linear", "expert")]
-    size = 0
-    if run.shards > 1:
-        size = 2 * sum(s.total for s in matrices) // a.layers
-    if run.method == "qlora":
-        size = max(size, 2 * max(s.numel for s in matrices if s.kind == "linear"))
-    return size
+    number, quantized = 4 if run.precision == "float32" else 2, run.method == "qlora"
+
+    def stored(s: Shape) -> int:
+        return nf4_bytes(s.numel, run.double_quantization) if quantized and _packed(s, run) else number * s.numel
+
+    layer = sum(s.count * stored(s) for s in matrices) // a.layers if run.shards > 1 else 0
+    return layer + (number * max(s.numel for s in matrices if s.kind == "linear") if quantized else 0)
 
 
 def _check_targets(a: Architecture, run: Settings) -> None:

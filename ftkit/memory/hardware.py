@@ -22,7 +22,8 @@ class Accelerator:
         tflops: peak dense matrix rate in `dtype`, in 1e12 operations a second; datasheets often print twice that, the
             rate with sparsity.
         dtype: float16 on cards without bfloat16 units.
-        source: the vendor's document.
+        source: the vendor's document, and how the dense rate follows from what it prints.
+        read_at: a page that carries the rate, where it was read: the vendors' own documents were not at hand.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Accelerator:
     tflops: float
     dtype: str
     source: str
+    read_at: str = ""
 
     @property
     def memory_bytes(self) -> int:

@@ -76,7 +76,7 @@ def measure_step(
 
     model.train()
     cast = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
-    with _Alive() as alive:
+    with Alive() as alive:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
@@ -100,7 +100,7 @@ def measure_step(
     )
 
 
-class _Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):
     """Within the block, follows every storage that an operator returns, until it is freed."""
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ WARMUP, FINAL = 0.1, 0.3
 """Shares of the run before the ranks begin to shrink, and after they have reached their average."""
 ORTHOGONALITY = 0.5
 """Weight of the regulariser, PEFT's default."""
+_SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 SHORTEST = 10
 """Steps of the shortest run with three phases."""
 
@@ -95,6 +96,25 @@ class AdaLoRA(Adapter):
         self.model.base_model.update_and_allocate(step)
         if self.config.rank_pattern and self.ranks() > self.budget(step):
             raise RuntimeError(f"AdaLoRA kept {self.ranks()} ranks at step {step}, over its budget {self.budget(step)}")
+
+    def state(self) -> dict[str, torch.Tensor]:
+        state = super().state()
+        for scores in _SCORES:
+            kept = getattr(self.model.base_model.rankallocator, scores)
+            state |= {f"{scores}.{name}": tensor for name, tensor in kept.items()}
+        pattern = self.config.rank_pattern or {}
+        return state | {f"rank_pattern.{name}": torch.tensor(kept) for name, kept in pattern.items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        super().load_state(state)
+
+        def of(part: str) -> dict[str, torch.Tensor]:
+            return {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+
+        for scores in _SCORES:
+            kept = {name: tensor.to(self.model.device) for name, tensor in of(scores).items()}
+            setattr(self.model.base_model.rankallocator, scores, kept)
+        self.config.rank_pattern = {name: kept.tolist() for name, kept in of("rank_pattern").items()} or None
 
     def regulariser(self) -> torch.Tensor:
         r"""PEFT's form of equation 4: `ORTHOGONALITY` times the mean of :math:`\lVert P^\top P - I \rVert_F` and its

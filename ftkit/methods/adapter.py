@@ -1,15 +1,21 @@
 """An adapter in training: the PEFT model, what happens around each optimizer step, and how it is written."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from ftkit.models import base_record
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from ftkit.models.base_record import BaseRecord
+
+STATE_FILE = "adapter_state.safetensors"
 
 
 class Adapter:
@@ -31,6 +37,11 @@ class Adapter:
     def __init__(self, model: "PeftModel") -> None:
         self.model = model
         self.base: BaseRecord | None = None
+
+    @property
+    def causal_model(self) -> "PreTrainedModel":
+        """The model whose `forward` computes the loss."""
+        return self.model.get_base_model()
 
     def begin(self, total_steps: int) -> None:
         """Before the first step of `total_steps`."""
@@ -54,13 +65,33 @@ class Adapter:
         """PEFT's files, which a method may have to write in another form."""
         self.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
 
-    def restore(self, folder: str, step: int) -> None:
-        """Back to the state that `save` wrote into `folder` after `step`."""
-        self.model.load_adapter(folder, self.model.active_adapters[0])
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that training changes: what is trained, and what the method keeps beside it."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Back to the bit to what `state` gave."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(state[name])
+
+    def save_state(self, folder: str) -> None:
+        """Write beside what `save` writes what `restore` needs."""
+        state = {name: tensor.contiguous().cpu() for name, tensor in self.state().items()}
+        save_file(state, Path(folder) / STATE_FILE)
+
+    def restore(self, folder: str) -> None:
+        """Back to the bit to the state in `folder`."""
+        self.load_state(load_file(Path(folder) / STATE_FILE))
 
 
 class AdapterCallback(TrainerCallback):
-    """Calls an `Adapter` at its places in a Trainer."""
+    """Calls an `Adapter` at its places in a Trainer.
+
+    A step that is skipped has no gradients by the time the optimizer is called. The method then sees zeros after it, so
+    that what it does by the clock (AdaLoRA's budget, Delta-LoRA's start) is done all the same.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
@@ -69,7 +100,12 @@ class AdapterCallback(TrainerCallback):
         self.adapter.begin(state.max_steps)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.adapter.before_step(state.global_step + 1)
+        self.skipped = all(p.grad is None for p in self.adapter.model.parameters() if p.requires_grad)
+        if not self.skipped:
+            self.adapter.before_step(state.global_step + 1)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.skipped:
+            for parameter in self.adapter.model.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         self.adapter.after_step(state.global_step + 1)

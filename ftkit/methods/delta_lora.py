@@ -80,20 +80,36 @@ class DeltaLoRA(Adapter):
 
         rank_2r.save(self.model, folder, parts, state_dict)
 
+    def state(self) -> dict[str, torch.Tensor]:
+        state = super().state()
+        for name, master in self.master.items():
+            state[f"{name}.master"] = master
+            for when, kept in (("start", self.start), ("last", self.last)):
+                state |= {f"{name}.{when}.{which}": tensor for which, tensor in zip("AB", kept[name], strict=True)}
+        return state
+
     @torch.no_grad()
-    def restore(self, folder: str, step: int) -> None:
-        found, began = rank_2r.load_first(self.model, folder), step >= self.start_step
-        found = {name: (A, B / (1 + self.ratio) if began else B) for name, (A, B) in found.items()}
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
         if self.start:
-            self._move(found if began else self.start)  # before the start, W is what it is at the start
+            self._move(self.start)  # W as it was before the start
+            self.start, self.last, self.master = {}, {}, {}
+        super().load_state(state)
         for name, layer in rank_2r.lora_layers(self.model).items():
-            for parameter, value in zip(rank_2r.factors(layer), found[name], strict=True):
-                parameter.copy_(value)
+            if f"{name}.master" not in state:
+                continue
+            weight = layer.get_base_layer().weight.detach()
+            weight.copy_(state[f"{name}.master"])
+            narrow = weight.dtype != torch.float32
+            self.master[name] = state[f"{name}.master"].to(weight.device) if narrow else weight
+            for when, kept in (("start", self.start), ("last", self.last)):
+                kept[name] = tuple(state[f"{name}.{when}.{which}"].to(weight.device) for which in "AB")
 
     @torch.no_grad()
     def _start(self) -> None:
         for name, layer in rank_2r.lora_layers(self.model).items():
-            self.start[name] = self.last[name] = tuple(tensor.clone() for tensor in rank_2r.factors(layer))
+            self.start[name], self.last[name] = (
+                tuple(tensor.clone() for tensor in rank_2r.factors(layer)) for _ in range(2)
+            )
             weight = layer.get_base_layer().weight.detach()
             self.master[name] = weight if weight.dtype == torch.float32 else weight.float()
 

@@ -17,7 +17,7 @@ def parameter_groups(
     ratio: float | None = None,
     embedding_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
-    """What trains, in groups of one rate and one decay: matrices decay, vectors do not.
+    """What trains, in groups of one rate and one decay. Norms, biases and single vectors do not decay, matrices do.
 
     Args:
         ratio: LoRA+'s lambda, B's rate over A's; None is plain LoRA. AdamW's decay is multiplied by the group's rate,
@@ -31,6 +31,13 @@ def parameter_groups(
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
+    undecayed = {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        # By the module's type: its name says little (`input_layernorm`, `q_norm`, `norm`, `ln_f`).
+        if parameter.ndim < 2 or "Norm" in type(module).__name__ or name.endswith("bias")
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -40,5 +47,5 @@ def parameter_groups(
             rate = embedding_learning_rate
         elif ratio is not None and "lora_B" in name:
             rate = ratio * learning_rate
-        groups.setdefault((rate, weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
+        groups.setdefault((rate, 0.0 if id(parameter) in undecayed else weight_decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

@@ -43,10 +43,3 @@ class PiSSA(Adapter):
 
     def write(self, folder: str, state_dict: dict | None) -> None:
         rank_2r.save(self.model, folder, lambda name, now: (now, self.start[name]), state_dict)
-
-    @torch.no_grad()
-    def restore(self, folder: str, step: int) -> None:
-        found = rank_2r.load_first(self.model, folder)
-        for name, layer in rank_2r.lora_layers(self.model).items():
-            for parameter, value in zip(rank_2r.factors(layer), found[name], strict=True):
-                parameter.copy_(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 FILE = "adapter_model.safetensors"
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -60,17 +60,3 @@ def save(
     save_file({key: tensor.contiguous().cpu() for key, tensor in state.items()}, beside, metadata={"format": "pt"})
     os.replace(beside, Path(folder) / FILE)
     config.save_pretrained(folder)
-
-
-def load_first(model: PeftModel, folder: str) -> dict[str, Factors]:
-    """A_1 and B_1 of every layer in a folder that `save` wrote; modules trained whole go back into `model`."""
-    state, found = load_file(Path(folder) / FILE), {}
-    for layer, module in lora_layers(model).items():
-        r = len(factors(module)[0])
-        A, B = (state.pop(f"base_model.model.{layer}.lora_{which}.weight") for which in "AB")
-        found[layer] = (A[:r], B[:, :r])
-    if state:
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(model, state, model.active_adapters[0])
-    return found

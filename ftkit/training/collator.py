@@ -17,6 +17,8 @@ class Collator:
 
     Packed rows bring `position_ids`. Their batch has those in place of an attention mask, since with a mask the
     attention no longer looks for the borders between the rows packed; padding is one more row behind them.
+
+    Where rows say which of the data they are (`row`), the batch does so too (`rows`), for messages about it.
     """
 
     pad_token_id: int
@@ -39,6 +41,8 @@ class Collator:
             else:
                 batch["attention_mask"][i, :n] = 1
             batch["labels"][i, :n] = torch.tensor(row["labels"])
+        if "row" in rows[0]:
+            batch["rows"] = torch.tensor([row["row"] for row in rows])
         # The first position has no predecessor to be predicted from.
         batch["labels"][:, 0] = IGNORE_INDEX
         return batch

@@ -7,10 +7,13 @@ from ftkit.errors import ConfigError, ModelError
 from ftkit.memory.estimator import estimate
 from ftkit.models import precision
 from ftkit.models.tiny import TINY
-from ftkit.training.config import LoRAConfig
+from ftkit.training.config import TrainingConfig
+
+_OPTIMIZERS = {"paged_adamw_32bit": "paged_adamw", "adamw_torch": "adamw"}
+"""The estimator's names for what the trainers call otherwise."""
 
 
-def announce_memory(config: LoRAConfig, method: str) -> None:
+def announce_memory(config: TrainingConfig, method: str) -> None:
     """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
 
     A model or a target that the estimator does not know is passed over in silence: what follows says what is wrong, if
@@ -36,32 +39,45 @@ def announce_memory(config: LoRAConfig, method: str) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def memory_notice(config: LoRAConfig, method: str, *, available: int, dtype: str, device: str) -> tuple[str, str]:
+def memory_notice(config: TrainingConfig, method: str, *, available: int, dtype: str, device: str) -> tuple[str, str]:
     """The prediction in one line, and the warning; the warning is empty where the run fits whatever its rows.
 
     Args:
         config: of the run. Rows are taken to be as long as `max_seq_length` allows, for the data is not read yet.
         method: full, lora or qlora.
         available: bytes that the device has.
-        dtype: of the base, as chosen for the machine.
+        dtype: of the base, and in full fine-tuning of the arithmetic, as chosen for the machine.
         device: cuda or cpu.
     """
+    adapters = {}
+    if method != "full":
+        adapters = {
+            "rank": config.lora_r,
+            "target_modules": config.target_modules,
+            "train_embeddings": bool(config.modules_to_save),
+            "lora_dropout": config.lora_dropout,
+        }
+    if method == "qlora":
+        adapters |= {
+            "double_quantization": config.bnb_4bit_use_double_quant,
+            "quantize_experts": True,
+            "wide_dtype": "float32" if dtype == "float32" else "bfloat16",
+            "optimizer": _OPTIMIZERS.get(config.optim, config.optim),
+        }
     run = estimate(
         config.model_name,
         method=method,
-        rank=config.lora_r,
-        target_modules=config.target_modules,
-        train_embeddings=bool(config.modules_to_save),
-        lora_dropout=config.lora_dropout,
+        **adapters,
         batch_size=config.batch_size,
         sequence_length=config.max_seq_length,
-        precision="float32" if dtype == "float32" else "mixed",
+        precision="float32" if dtype == "float32" else "autocast" if method == "full" else "mixed",
         use_gradient_checkpointing=config.use_gradient_checkpointing,
         device=device,
     )
+    parts = "weights, gradients" if method == "full" else "weights, adapters, gradients"
     rows = f"batches of {config.batch_size} rows of {config.max_seq_length:,} tokens"
     notice = (
-        f"memory: {run.static_bytes / 1e9:.2f} GB for weights, adapters, gradients and optimizer, and up to "
+        f"memory: {run.static_bytes / 1e9:.2f} GB for {parts} and optimizer, and up to "
         f"{(run.upper_bytes - run.static_bytes) / 1e9:.2f} GB for {rows}; this device has {available / 1e9:.1f} GB"
     )
     if run.static_bytes > available:

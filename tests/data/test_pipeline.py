@@ -1,16 +1,22 @@
 """The pipeline: each fault of a careless preparation, by its number, and what must hold of the whole."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
 from ftkit import DataConfig, DataPreparationPipeline
+from ftkit.cli import main
 from ftkit.data import load_data
 from ftkit.data.duplicates import contaminated
-from ftkit.data.table import restore, store
+from ftkit.data.prepared import metadata, prepared_rows
+from ftkit.data.sources import is_prepared
+from ftkit.data.table import arrays, restore, rows_of, write
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import stop_token_ids
 
@@ -225,6 +231,14 @@ def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     texts = [row["messages"][0]["content"] for split in splits.values() for row in split]
     assert made.report.dropped == {"overlaps the test set": 1}
     assert not contaminated(texts, [alpaca(3)["instruction"]]).any()
+    # of a folder with a test split, the rows of that alone are test rows
+    folder = tmp_path / "others"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps(alpaca(5)) + "\n")
+    path.rename(folder / "test.jsonl")
+    made = pipeline(decontaminate=str(folder))
+    made.decontaminate(made.load_data([alpaca(i) for i in range(12)]))
+    assert made.report.dropped == {"overlaps the test set": 1}
 
 
 def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monkeypatch):
@@ -236,6 +250,51 @@ def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monke
     pipeline().run_pipeline([alpaca(i) for i in range(6)], tmp_path / "out")
     with pytest.raises(ConfigError, match="is not empty"):
         pipeline().run_pipeline([alpaca(i) for i in range(6)], tmp_path / "out")
+
+
+PREPARE_SLOWLY = """
+import sys
+from datasets import DatasetDict
+from ftkit.cli import main
+
+save = DatasetDict.save_to_disk
+
+def save_and_wait(self, folder, **options):
+    save(self, folder, **options)
+    print("written", flush=True)
+    sys.stdin.read()  # until somebody ends this process
+
+DatasetDict.save_to_disk = save_and_wait
+main(sys.argv[1:])
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_that_is_taken_for_whole(tmp_path, capsys):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write_text("".join(json.dumps(alpaca(i)) + "\n" for i in range(20)))
+    command = ["prepare", str(rows), "--output-dir", str(out), "--model-name", "tiny-llama3"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREPARE_SLOWLY, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "written\n"
+    process.kill()
+    process.communicate()
+    left = [path for path in tmp_path.iterdir() if path != rows]
+    assert left and not out.exists() and not any(map(is_prepared, left))
+    for path in left:
+        with pytest.raises(DataError):
+            load_data(path)
+    assert main(command) == 0 and is_prepared(out)
+    assert len(load_data(out)["train"]) == metadata(out)["train_size"] > 0
+
+
+def test_what_a_trainer_gets_of_a_prepared_folder_stays_on_disk_and_reads_like_a_list(tmp_path):
+    made, splits = prepare(tmp_path, [alpaca(i) for i in range(20)])
+    rows = prepared_rows(load_data(tmp_path / "out")["train"], made.tokenizer, tmp_path / "out")
+    assert isinstance(rows, Dataset) and rows.cache_files
+    listed = [{name: row[name] for name in ("input_ids", "labels")} for row in splits["train"]]
+    assert len(rows) == len(listed) and list(rows) == listed and rows[-1] == listed[-1]
+    assert prepared_rows(listed, made.tokenizer, None) == listed
 
 
 def test_packed_rows_hold_the_same_targets(tmp_path):
@@ -259,13 +318,19 @@ def test_turns_of_their_own_stay_on_one_side_and_nothing_is_lost(tmp_path):
     assert sum(map(len, sides)) == 30 and sum(map(len, splits.values())) == 60 and made.mismatches == 0
 
 
-def test_the_table_gives_back_what_it_was_given():
+def test_the_table_gives_back_what_it_was_given(tmp_path):
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": [1, None]}}}
     row = {
         "messages": [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "é"}],
         "tools": [call],
     }
-    assert restore(store(row)) == row and restore(store({"text": "x"})) == {"text": "x"}
+    rows = [{"text": "x"}, row, {"text": "y"}, {"messages": row["messages"][1:]}]
+    table = pa.table(arrays(rows))
+    assert rows_of(table) == rows and rows_of(table.slice(1, 2)) == rows[1:3]
+    for count in (0, 3, 2000, 2001):  # the table is written in stretches of a thousand
+        written = write(tmp_path / f"{count}.arrow", (("train", str(i), rows[i % 4]) for i in range(count)))
+        assert [restore(cells) for cells in written] == [rows[i % 4] for i in range(count)]
+        assert written["where"][:] == list(map(str, range(count)))
 
 
 def test_a_prepared_folder_trains_packed_or_not_and_only_its_own_vocabulary(tmp_path, capsys):

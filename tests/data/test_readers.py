@@ -71,9 +71,24 @@ def test_a_folder_takes_any_format_and_one_file_a_split(tmp_path):
         load_data(tmp_path)
 
 
+def test_the_parts_of_a_split_are_read_in_order(tmp_path):
+    for i, line in enumerate(LINES.strip().split("\n")):
+        (tmp_path / f"train-{i:05d}-of-00003.jsonl").write_text(line)
+    (tmp_path / "training.jsonl").write_text("no part of it")
+    assert messages(load_data(tmp_path)) == messages(load_data(ROWS))
+    (tmp_path / "train.jsonl").write_text(LINES)
+    with pytest.raises(DataError, match="keep one file a split, or its parts"):
+        load_data(tmp_path)
+
+
 def test_a_hub_name_without_a_hub_is_one_sentence():
     with pytest.raises(DataError, match="neither a file nor a folder, and the hub did not give it"):
         load_data("some-owner/no-such-data")
+
+
+def test_a_split_of_another_name_is_not_lost_in_silence():
+    with pytest.raises(DataError, match="has the splits train, dev; dev would be lost"):
+        load_data(DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS)))
 
 
 def test_a_type_that_holds_no_rows_is_refused():

@@ -3,6 +3,8 @@
 from importlib.resources import files
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ftkit.data import encode, encode_prompt, encode_rows, render_prompt
 from ftkit.errors import ConfigError, DataError
@@ -56,6 +58,52 @@ def test_turns_that_a_template_rewrites_are_rows_of_their_own():
     for name, ends in (("tiny-qwen3", [3, 5]), ("tiny-llama3", [5])):
         encoded = encode_rows(load_tokenizer(name), [{"messages": CONVERSATION}], train_on="all")[0]
         assert encoded.ends == ends
+
+
+PIECES = [*"ab \n\té日<|>\u200d", "<|im_start|>", "<|eot_id|>", "<end_of_turn>", "assistant\n"]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+LOADED = [load_tokenizer(f"tiny-{family}") for family in FAMILIES]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(tokenizer=st.sampled_from(LOADED), turns=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+def test_the_ids_are_those_that_the_tokenizer_gives_the_rendered_texts(tokenizer, turns):
+    """Texts are encoded in pieces, each distinct one once; it must not show."""
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+    def ids(messages, **options):
+        text = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **options)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    prompt, whole = ids(messages[:-1], add_generation_prompt=True), ids(messages)
+    encoded = encode_rows(tokenizer, [{"messages": messages}, {"text": turns[0][0]}], on_mismatch="common_prefix")
+    row = encoded[0].rows[0]
+    assert encode_prompt(tokenizer, messages) == prompt and row["input_ids"] == whole[: len(row["input_ids"])]
+    assert (encoded[0].mismatches == 0) == (whole[: len(prompt)] == prompt)
+    first = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+    assert row["labels"] == [-100] * first + row["input_ids"][first:]
+    plain = tokenizer(turns[0][0])["input_ids"]
+    assert encoded[1].rows[0]["input_ids"] == [*plain, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_pieces_are_encoded_as_in_their_place_where_white_space_is_marked(scheme):
+    """SentencePiece's vocabularies mark a text's beginning, all beginnings of pieces, or none."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(["<unk>", "▁", "a", "b"])}, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.add_special_tokens(["<s>", "</s>", AddedToken("<m>", rstrip=True), "x</s>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    for text in ("a b", "<s>a</s> b <s> b", "a<s><s>b<m>  a</s>", "ax</s>b</s> ", ""):
+        whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert encode_prompt(tokenizer, [{"role": "user", "content": text}]) == whole
 
 
 def test_full_trains_every_token_up_to_the_last_stop(tokenizer):
@@ -184,3 +232,7 @@ def test_tool_turns_are_rendered_by_a_template_that_knows_them():
         for row in encoded.rows
     )
     assert "<tools>" in untrained and "<tool_response>\n2\n</tool_response>" in untrained
+    # generation is asked with the same tools
+    prompt = encode_prompt(tokenizer, messages, tools)
+    assert "<tools>" in tokenizer.decode(prompt)
+    assert encode(tokenizer, messages, tools)["input_ids"][: len(prompt)] == prompt

@@ -2,14 +2,27 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from ftkit.data import encode_prompt
 from ftkit.errors import DataError
-from ftkit.evaluation.answers import answer, exact_match
-from ftkit.evaluation.generate import generate
+from ftkit.evaluation.answers import answer
+from ftkit.evaluation.generate import Generation, generate, generations
+from ftkit.evaluation.metrics import exact_match
 from ftkit.models import load
 from ftkit.models.families import stop_token_ids
 
+FAMILIES = [
+    "llama3",
+    "llama4",
+    "qwen3",
+    "qwen3-moe",
+    "deepseek-v3",
+    "deepseek-v3.2",
+    "gemma3",
+    "gemma3-vision",
+    "smollm",
+]
 PROMPTS = [[{"role": "user", "content": "x" * n}] for n in (9, 1, 30, 4, 17)]
 
 
@@ -26,7 +39,7 @@ def slow_reference(model, tokenizer, messages, n):
     return tokenizer.decode(answer, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3", "gemma3", "smollm"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_batches_give_what_one_at_a_time_gives(family, batch_size):
     model, tokenizer = load(f"tiny-{family}", verbose=False)
@@ -71,3 +84,97 @@ def test_no_rows_is_an_error():
     model, tokenizer = load("tiny-smollm", verbose=False)
     with pytest.raises(DataError, match="no rows"):
         answer(model, tokenizer, [])
+
+
+def test_a_row_s_tools_are_offered_to_the_model():
+    model, tokenizer = load("tiny-qwen3", verbose=False)
+    tokenizer.chat_template = (
+        "{% if tools %}{{ tools[0].function.name }}: {% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    row = {"messages": PROMPTS[0], "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}]}
+    written = [{"role": "user", "content": "add: " + PROMPTS[0][0]["content"]}]
+    options = {"max_new_tokens": 5, "progress": False}
+    assert generate(model, tokenizer, [row], **options) == generate(model, tokenizer, [written], **options)
+    assert generate(model, tokenizer, [row], **options) != generate(model, tokenizer, PROMPTS[:1], **options)
+    reference = {"role": "assistant", "content": "x"}
+    answers = answer(model, tokenizer, [row | {"messages": [*PROMPTS[0], reference]}], exact_match, **options)
+    assert answers.predictions == generate(model, tokenizer, [row], **options)
+
+
+def test_what_never_stopped_is_reported():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=6, progress=False)
+    assert {(g.finish, g.tokens) for g in found} == {("length", 6)}
+    assert answer(model, tokenizer, [{"messages": [*PROMPTS[0], {"role": "assistant", "content": "a"}]}]).stopped
+
+
+def test_a_stopped_answer_counts_its_tokens_and_hides_the_padding_behind_it():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    prompts = [torch.tensor([encode_prompt(tokenizer, messages)]) for messages in PROMPTS]
+    free = [model.generate(p, max_new_tokens=12, do_sample=False)[0, p.shape[1] :].tolist() for p in prompts]
+    stop = free[0][4]  # said by one answer: it ends there, and the others go on
+    model.generation_config.eos_token_id = [stop]
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=5, progress=False)
+    for answer_, ids in zip(found, free, strict=True):
+        end = ids.index(stop) + 1 if stop in ids else 12
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+        assert answer_ == Generation(text, end, "stopped" if stop in ids else "length")
+    assert found[0].finish == "stopped"
+
+
+def test_e11_4_a_prompt_at_or_beyond_the_context_is_reported_and_cuts_no_other_answer():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    lengths = [len(encode_prompt(tokenizer, messages)) for messages in PROMPTS]
+    whole = generations(model, tokenizer, PROMPTS, max_new_tokens=8, progress=False)
+    model.config.max_position_embeddings = max(lengths) - 10
+    found = generations(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=5, progress=False)
+    for before, after, length in zip(whole, found, lengths, strict=True):
+        room = model.config.max_position_embeddings - length
+        if room <= 0:
+            assert (after.finish, after.tokens, after.text) == ("prompt_too_long", 0, "")
+        else:
+            assert after.tokens == min(8, room) and before.text.startswith(after.text)
+    assert {g.finish for g in found} == {"prompt_too_long", "length"}
+    assert generations(model, tokenizer, PROMPTS[1:2], max_new_tokens=10**6, progress=False)[0].tokens < 10**3
+
+
+def test_e11_4_sampling_has_a_seed_and_leaves_the_global_generator_alone():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+
+    def drawn(**options):
+        return generate(model, tokenizer, PROMPTS, do_sample=True, max_new_tokens=8, progress=False, **options)
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert drawn(seed=3) == drawn(seed=3) != drawn(seed=4)
+    assert torch.equal(before, torch.get_rng_state())
+    greedy = generate(model, tokenizer, PROMPTS, max_new_tokens=8, progress=False)
+    assert drawn(temperature=1e-4) == greedy == drawn(top_p=1e-6)
+
+
+def test_a_generation_config_of_ones_own_still_stops_at_the_familys_tokens():
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    own = GenerationConfig(max_new_tokens=5, do_sample=False, repetition_penalty=50.0)
+    found = generations(model, tokenizer, PROMPTS, generation_config=own, progress=False)
+    assert {g.tokens for g in found} == {5} and own.eos_token_id is None
+    assert [g.text for g in found] != generate(model, tokenizer, PROMPTS, max_new_tokens=5, progress=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reading_the_shared_beginning_once_changes_no_answer(family, monkeypatch):
+    model, tokenizer = load(f"tiny-{family}", verbose=False)
+    begin = "Answer in one word, and be quick about it: "
+    prompts = [[{"role": "user", "content": begin + "y" * n + "?"}] for n in (1, 90, 5, 30, 5)]
+    options = {"max_new_tokens": 10, "progress": False}
+    read = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    shared = [generations(model, tokenizer, prompts, batch_size=size, **options) for size in (1, 3, 5)]
+    with_prefix, read[:] = sum(read), []
+    monkeypatch.setattr("ftkit.evaluation.prefix.SHORTEST", 10**6)
+    alone = [generations(model, tokenizer, prompts, batch_size=size, **options) for size in (1, 3, 5)]
+    hook.remove()
+    assert shared == alone and shared[0] == shared[1] == shared[2]
+    # Tokens that were read; where a cache is of another kind (Gemma's windows, V3.2's indexer) the prefix is of no use.
+    assert (with_prefix < sum(read)) == (family not in ("llama4", "gemma3", "gemma3-vision", "deepseek-v3.2"))

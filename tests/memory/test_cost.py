@@ -58,6 +58,22 @@ def test_a_mixture_of_experts_costs_its_active_parameters():
     assert flops_per_token(a, run) / active == pytest.approx(6, rel=0.02)
 
 
+def test_lora_on_fused_experts_costs_their_whole_gradient():
+    a = architecture("qwen3-30b-a3b")
+    common = {"rank": 8, "use_gradient_checkpointing": False, "sequence_length": 128, "batch_size": 512}
+    full, every, attention = (
+        flops_per_token(a, Settings(**common, **run))
+        for run in (
+            {"method": "full"},
+            {"method": "lora"},
+            {"method": "lora", "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")},
+        )
+    )
+    experts = a.count("expert") * a.top_k // a.experts
+    assert every - attention == pytest.approx(2 * experts, rel=0.05)  # the gradient of the active experts' weights
+    assert attention < every < full
+
+
 def test_price_is_gpu_hours_times_the_hourly_price():
     cost = training_cost("llama-3-8b", gpu="H100", gpus=4, tokens=10**8, mfu=0.3, price_per_gpu_hour=2.5)
     assert cost.price == pytest.approx(2.5 * 4 * cost.hours)
@@ -79,7 +95,13 @@ def test_inputs_that_cannot_be_are_refused():
 
 def test_every_accelerator_has_a_source_and_is_found_by_its_name():
     for row in accelerators():
-        assert row.source and row.memory_gb > 0 and row.bandwidth_gbs > 0 and row.tflops > 0
+        assert (
+            row.source
+            and row.read_at.startswith("https://")
+            and row.memory_gb > 0
+            and row.bandwidth_gbs > 0
+            and row.tflops > 0
+        )
         assert accelerator(row.name.lower()) == accelerator(row.name.replace(" ", "")) == row
     assert accelerator("a100").memory_gb == 80
     with pytest.raises(ConfigError, match="'RTX 4090'"):

@@ -6,39 +6,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ftkit.loss import CHUNK_TOKENS
+from ftkit.loss import CHUNK_LOGITS
 from ftkit.memory import activations
-from ftkit.memory.activations import Step, checkpoints, logits, logits_saved, outside, saved_for_backward, transients
+from ftkit.memory.activations import Step, checkpoints, logits_saved, outside
 from ftkit.memory.catalogue import architecture
+from ftkit.memory.comparison import DENSE, MIXED, RANK, Comparison, compare, widened
 from ftkit.memory.describe import describe
 from ftkit.memory.estimator import estimate
 from ftkit.memory.measure import measure_step
 from ftkit.methods.lora import attach_lora
 from ftkit.models import Quantization, load
 from ftkit.models.loading import quantize_model
-from ftkit.models.tiny import build_config
 from ftkit.training.collator import Collator
 
-DENSE = ("tiny-llama3", "tiny-qwen3", "tiny-gemma3", "tiny-smollm")
-MIXED = ("tiny-qwen3-moe", "tiny-deepseek-v3", "tiny-deepseek-v3.2", "tiny-llama4")
-RANK = 8
 LENGTHS = (64, 50, 40, 30)  # 4 x 64 tokens, some of them padding
-
-
-def wide_config(name: str):
-    """The tiny model's configuration at hidden width 256; 288 for SmolLM, whose six heads divide it."""
-    config = build_config(name)
-    widths = {"hidden_size": 288 if name == "tiny-smollm" else 256, "intermediate_size": 640, "head_dim": 48}
-    if "deepseek" in name:
-        widths |= {"q_lora_rank": 96, "kv_lora_rank": 64, "moe_intermediate_size": 128, "head_dim": 16}
-        widths |= {"qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "qk_head_dim": 48, "v_head_dim": 32}
-    if name == "tiny-qwen3-moe":
-        widths |= {"moe_intermediate_size": 128}
-    if name == "tiny-llama4":
-        widths |= {"intermediate_size": 128, "intermediate_size_mlp": 640}
-    for key, value in widths.items():
-        setattr(config, key, value)
-    return config
 
 
 def rows_of(lengths):
@@ -49,44 +30,8 @@ def rows_of(lengths):
     )
 
 
-def step(name, method, *, dtype=torch.float32, lengths=LENGTHS, checkpointing=False, attention="sdpa", **other):
-    """(architecture, the step as the formulas see it, what was measured)."""
-    config, batch = wide_config(name), rows_of(lengths)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    a = describe(config)
-    if method == "lora":
-        model = attach_lora(model, r=RANK, lora_alpha=16, lora_dropout=other.pop("lora_dropout", 0.0))
-    if other.pop("frozen_a", False):
-        for parameter_name, parameter in model.named_parameters():
-            if "lora_A" in parameter_name:
-                parameter.requires_grad_(False)
-        other["frozen_a"] = True
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if method == "lora":
-            model.enable_input_require_grads()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    measured = measure_step(model, batch, optimizer, autocast=other.get("autocast", False))
-    described = Step(
-        batch_size=len(lengths),
-        sequence_length=max(lengths),
-        full=method == "full",
-        rank=RANK,
-        compute=2 if other.get("autocast") else dtype.itemsize,
-        attention=attention,
-        padded=len(set(lengths)) > 1,
-        checkpointing=checkpointing,
-        trained_tokens=int((batch["labels"] != -100).sum()),
-        cuda=False,
-        **other,
-    )
-    return a, described, measured
-
-
-def saved(a, described) -> tuple[float, float]:
-    low, high = saved_for_backward(a, described)
-    return low + logits_saved(a, described), high + logits_saved(a, described)
+def step(name, method, *, lengths=LENGTHS, **settings):
+    return compare(name, method, rows_of(lengths), **settings)
 
 
 SETTINGS = {
@@ -104,9 +49,9 @@ SETTINGS = {
 def test_activations_of_dense_families_are_within_5_percent(name, method, settings):
     if "autocast" in settings and method == "lora":  # adapters in float32 on a bf16 base, as on a GPU
         settings = settings | {"dtype": torch.bfloat16}
-    a, described, measured = step(name, method, **settings)
-    low, high = saved(a, described)
-    assert 0.95 * measured.saved <= low <= high <= 1.05 * measured.saved
+    found = step(name, method, **settings)
+    low, high = found.saved
+    assert 0.95 * found.measured.saved <= low <= high <= 1.05 * found.measured.saved
 
 
 @pytest.mark.parametrize(
@@ -115,15 +60,16 @@ def test_activations_of_dense_families_are_within_5_percent(name, method, settin
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", MIXED)
 def test_activations_of_experts_and_latent_attention_are_within_bounds(name, method, settings):
-    a, described, measured = step(name, method, **settings)
-    low, high = saved(a, described)
-    assert low <= measured.saved <= high <= 1.5 * low
+    found = step(name, method, **settings)
+    low, high = found.saved
+    assert low <= found.measured.saved <= high <= 1.5 * low
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", DENSE + MIXED)
 def test_parameters_gradients_and_optimizer_are_exact(name, method):
-    a, _, measured = step(name, method)
+    found = step(name, method)
+    a, measured = found.architecture, found.measured
     run = estimate(a, method=method, rank=RANK, precision="float32", optimizer="adamw")
     parts = run.components
     buffers = 4 * a.buffers
@@ -134,23 +80,22 @@ def test_parameters_gradients_and_optimizer_are_exact(name, method):
 
 @pytest.mark.parametrize("name", DENSE)
 def test_dropout_keeps_a_copy_and_a_mask_for_each_lora(name):
-    a, described, measured = step(name, "lora", lora_dropout=0.1)
-    described = Step(**(vars(described) | {"dropout": True}))
-    assert saved(a, described)[0] == pytest.approx(measured.saved, rel=0.05)
-    _, without, _ = step(name, "lora")
-    assert saved(a, described)[0] > 1.2 * saved(a, without)[0]
+    found = step(name, "lora", lora_dropout=0.1)
+    assert found.saved[0] == pytest.approx(found.measured.saved, rel=0.05)
+    assert found.saved[0] > 1.2 * step(name, "lora").saved[0]
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_frozen_a_keeps_no_inputs(name):
-    a, described, measured = step(name, "lora", frozen_a=True)
-    assert saved(a, described)[0] == pytest.approx(measured.saved, rel=0.05)
+    found = step(name, "lora", frozen_a=True)
+    assert found.saved[0] == pytest.approx(found.measured.saved, rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", DENSE)
 def test_checkpointing_holds_the_layers_inputs(name, method):
-    a, described, measured = step(name, method, checkpointing=True)
+    found = step(name, method, checkpointing=True)
+    a, described, measured = found.architecture, found.step, found.measured
     predicted = checkpoints(a, described) + outside(a, described) + logits_saved(a, described)
     assert predicted == pytest.approx(measured.held, rel=0.05)
 
@@ -159,14 +104,13 @@ def test_checkpointing_holds_the_layers_inputs(name, method):
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", DENSE + MIXED)
 def test_the_peak_of_a_step_is_within_the_bounds(name, method, checkpointing):
-    a, described, measured = step(name, method, checkpointing=checkpointing)
-    low, high = saved_for_backward(a, described)
-    loss = logits(a, described)
-    assert low + loss[0] <= measured.peak <= high + loss[1] + transients(a, described) + measured.gradients
+    found = step(name, method, checkpointing=checkpointing)
+    low, high = found.peak
+    assert low <= found.measured.peak <= high
 
 
 def test_what_is_saved_does_not_depend_on_what_was_trained_before():
-    model = AutoModelForCausalLM.from_config(wide_config("tiny-llama3"))
+    model = AutoModelForCausalLM.from_config(widened("tiny-llama3"))
     batch = rows_of(LENGTHS)
     optimizer = torch.optim.AdamW(model.parameters())
     first = measure_step(model, batch, optimizer)
@@ -174,14 +118,16 @@ def test_what_is_saved_does_not_depend_on_what_was_trained_before():
     assert measure_step(model, batch, optimizer) == first
 
 
-def test_chunks_are_those_of_the_loss():
-    assert activations.CHUNK_TOKENS == CHUNK_TOKENS
-    lengths = (320, 310, 300, 320)  # 625 trained positions: two chunks
-    a, described, measured = step("tiny-llama3", "lora", lengths=lengths)
-    assert described.labels > CHUNK_TOKENS
-    # Recomputed chunks keep their hidden states.
-    predicted = saved(a, described)[0] + 4 * described.labels * a.hidden
-    assert predicted == pytest.approx(measured.held, rel=0.05)
+def test_chunks_are_those_of_the_loss(monkeypatch):
+    assert activations.CHUNK_LOGITS == CHUNK_LOGITS
+    whole = step("tiny-llama3", "lora").measured.peak
+    for module in ("ftkit.loss", "ftkit.memory.activations"):
+        monkeypatch.setattr(f"{module}.CHUNK_LOGITS", 4096)  # 15 positions of this vocabulary
+    found = step("tiny-llama3", "lora")
+    logits = activations.logits(found.architecture, found.step)
+    assert 15 * found.architecture.vocabulary * 4 == logits[0] < whole
+    low, high = found.peak
+    assert low <= found.measured.peak <= high
 
 
 def test_the_embedded_model_keeps_what_is_predicted():
@@ -191,7 +137,7 @@ def test_the_embedded_model_keeps_what_is_predicted():
     measured = measure_step(model, batch, optimizer)
     labels = int((batch["labels"] != -100).sum())
     described = Step(4, 64, full=False, rank=RANK, compute=4, trained_tokens=labels, cuda=False)
-    assert saved(a, described)[0] == pytest.approx(measured.saved, rel=0.05)
+    assert Comparison(a, described, measured).saved[0] == pytest.approx(measured.saved, rel=0.05)
     parts = estimate("embedded", method="lora", rank=RANK, precision="float32").components
     assert measured.parameters == parts["weights"] + parts["embeddings"] + parts["adapters"]
     assert measured.optimizer == parts["optimizer"]
@@ -204,7 +150,7 @@ def test_qloras_parameters_adapters_gradients_and_optimizer_are_exact(name, doub
     import bitsandbytes as bnb
 
     torch.manual_seed(0)
-    plain = AutoModelForCausalLM.from_config(wide_config(name), dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(widened(name), dtype=torch.float32)
     a = describe(plain.config)
     base = quantize_model(plain, Quantization(use_double_quant=double), dtype="bfloat16")
     model = attach_lora(base, r=RANK, lora_alpha=16)

@@ -4,7 +4,7 @@ import pytest
 
 from ftkit.errors import ConfigError, ModelError
 from ftkit.memory.fit import fits
-from ftkit.memory.recommendation import recommend
+from ftkit.memory.recommendation import RULES, recommend
 from ftkit.training.config import LoRAConfig
 
 
@@ -28,6 +28,24 @@ def test_full_fine_tuning_needs_a_goal_rows_and_cards():
     assert recommend("llama-3-8b", rows=200_000, goal="behaviour", **machine).method == "lora"
     few = recommend("llama-3-8b", rows=5_000, goal="knowledge", **machine)
     assert few.method == "lora" and any("100,000" in reason for reason in few.reasons)
+
+
+@pytest.mark.parametrize("goal", ["behaviour", "knowledge"])
+@pytest.mark.parametrize("rows", [500, 200_000])
+@pytest.mark.parametrize("gpu", ["T4", "A100-80", "B200"])
+def test_the_path_follows_the_flowchart_to_the_method(gpu, rows, goal):
+    found = recommend("llama-3-8b", rows=rows, gpu=gpu, goal=goal)
+    at = next(iter(RULES))
+    for name, answer in found.path:
+        assert name == at
+        at = RULES[name].yes if answer else RULES[name].no
+    assert at == (found.method or "nothing")
+
+
+def test_every_answer_of_the_flowchart_leads_further_down():
+    order = [*RULES, "full", "lora", "qlora", "nothing"]
+    for name, question in RULES.items():
+        assert order.index(question.yes) > order.index(name) and order.index(question.no) > order.index(name)
 
 
 def test_few_rows_bring_the_advice_to_prompt_first():
