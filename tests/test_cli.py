@@ -65,7 +65,18 @@ def test_train_qlora_and_merge_onto_each_base(data, tmp_path, capsys):
     receipt = json.loads(capsys.readouterr().out)
     assert receipt["onto"] == "original" and receipt["changes"]["dequantized"]["max_logit"] < 1e-4
     assert receipt == json.loads((tmp_path / "other" / "merge_receipt.json").read_text())
-    assert "was not quantised" not in fails(capsys, *onto[:3], tmp_path / "third", "--onto", "exact")
+    assert "onto must be one of" in fails(capsys, *onto[:3], tmp_path / "third", "--onto", "exact")
+
+
+def test_train_full_from_a_file_and_flags(data, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model_name: tiny-smollm\nmax_steps: 9\nlearning_rate: 1e-3\ndata_dir: {data}\n")
+    command = ["train", "full", "--config", str(file), "--max-steps", "2", "--output-dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert "2 steps in" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "--resume" in fails(capsys, *command)  # it is never overwritten
+    assert main([*command, "--resume"]) == 0
 
 
 def test_a_model_that_does_not_exist_is_named_with_near_matches(data, tmp_path, capsys):

@@ -23,6 +23,14 @@ def test_a_run_is_made_once_and_then_read():
     assert json.loads((folder / recipes.RUN_FILE).read_text())["config"]["lora_r"] == 8
 
 
+def test_the_full_run_sees_the_rows_of_the_lora_run():
+    lora, full = (recipes.config(name, "tiny-smollm") for name in ("lora", "full"))
+    for name in ("data_dir", "max_steps", "batch_size", "gradient_accumulation_steps", "max_seq_length", "seed"):
+        assert getattr(lora, name) == getattr(full, name), name
+    folder = recipes.obtain("full", "tiny-smollm", **TINY)
+    assert (folder / "model.safetensors").is_file()
+
+
 def test_an_interrupted_run_is_made_again():
     folder = Path(recipes.config("lora", "tiny-smollm", **TINY).output_dir)
     folder.mkdir(parents=True)

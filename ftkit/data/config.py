@@ -37,7 +37,7 @@ class DataConfig:
     seed: int = 42
     """Seed of the splits and of MinHash: the same seed gives the same rows in the same order."""
     num_proc: int = 4
-    """Processes, at most one a core and one for 5,000 rows."""
+    """Processes, at most one a core and one for 2,500 rows."""
 
     near_duplicate_threshold: float | None = 0.8
     """Jaccard similarity of character 5-grams from which two rows count as one; at least 0.5. None removes exact

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
-_ROWS_A_PROCESS = 5000
+_ROWS_A_PROCESS = 2500
 
 
 class DataPreparationPipeline:

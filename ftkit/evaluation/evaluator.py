@@ -139,8 +139,9 @@ class LLMEvaluator:
             categorize_fn: names the kind of a wrong answer; see `ftkit.evaluation.errors_by_category`.
 
         Returns:
-            `rows`, `scores` (name to `estimate`, `low`, `high`), `finish` (how many answers stopped, were cut, had a
-            prompt too long), `rouge`, `bleu`, `chrf`, `fields`, `answer_perplexity`, `errors` and ten `samples`.
+            `rows`, `scores` (name to `estimate`, `low`, `high`), `row_scores` (name to one number a row), `finish` (how
+            many answers stopped, were cut, had a prompt too long), `rouge`, `bleu`, `chrf`, `fields`,
+            `answer_perplexity`, `errors` and ten `samples`.
         """
         rows = conversations(dataset, instruction_col, response_col, self.config.num_samples)
         measured = self._measure(rows, score=score, categorize_fn=categorize_fn)

@@ -73,6 +73,7 @@ def measure_answers(
         "rows": len(rows),
         "scores": {name: asdict(interval(values)) for name, values in measured.scores.items()},
         "finish": dict(finishes),
+        "row_scores": measured.scores,
     }
     if len(drawn) > 1:
         result["by_seed"] = {name: asdict(across_seeds([_mean(v) for v in c])) for name, c in columns.items()}

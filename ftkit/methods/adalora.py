@@ -1,8 +1,8 @@
 r"""AdaLoRA on PEFT: an update in the form of a singular value decomposition, and a budget of ranks that shrinks.
 
 Zhang et al., *AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning*, arXiv 2303.10512, equation 3:
-:math:`W_0 + s P \Lambda Q`. The ranks of all layers together follow equation 12, from `initial_rank` a layer to the
-average r that was asked for.
+:math:`W_0 + s P \Lambda Q`. The ranks of all layers together fall along the paper's cubic schedule, from
+`initial_rank` a layer to the average r that was asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -31,7 +31,9 @@ class AdaLoRA(Adapter):
     """AdaLoRA on `model`.
 
     The regulariser that keeps P and Q near orthogonal is added to the gradients once an optimizer step, not to the
-    loss: the loss that is logged stays the cross-entropy, and accumulation does not multiply the regulariser.
+    loss: the loss that is logged stays the cross-entropy, and accumulation does not multiply the regulariser. A loop of
+    one's own therefore takes the loss of the logits: PEFT adds its regulariser to a loss that the model itself computes
+    from labels.
 
     Args:
         model: the causal model, without fused experts among the targets; wrapped in place.
@@ -117,8 +119,8 @@ class AdaLoRA(Adapter):
         self.config.rank_pattern = {name: kept.tolist() for name, kept in of("rank_pattern").items()} or None
 
     def regulariser(self) -> torch.Tensor:
-        r"""PEFT's form of equation 4: `ORTHOGONALITY` times the mean of :math:`\lVert P^\top P - I \rVert_F` and its
-        like for Q over all layers, not squared."""
+        r"""PEFT's form of the regulariser: `ORTHOGONALITY` times the mean of :math:`\lVert P^\top P - I \rVert_F` and
+        its like for Q, over all layers and not squared."""
         terms = []
         for name, parameter in self.model.named_parameters():
             if _is_factor(name):
@@ -127,7 +129,7 @@ class AdaLoRA(Adapter):
         return ORTHOGONALITY * torch.stack(terms).mean()
 
     def budget(self, step: int) -> int:
-        """Ranks that all layers may have together after the 1-based `step`, equation 12."""
+        """Ranks that all layers may have together after the 1-based `step`: the cubic schedule."""
         return self.model.base_model.rankallocator.budget_schedule(step)[0]
 
     def ranks(self) -> int:

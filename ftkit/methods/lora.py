@@ -1,8 +1,8 @@
 r"""LoRA on PEFT, and its variants that differ in an argument: rsLoRA and DoRA.
 
-Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685, equation 3: a frozen
-:math:`W_0 \in \mathbb{R}^{d_{out} \times d_{in}}` becomes :math:`W_0 + \frac{\alpha}{r} B A` with
-:math:`B \in \mathbb{R}^{d_{out} \times r}` (zero at the start) and :math:`A \in \mathbb{R}^{r \times d_{in}}`.
+Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685, equation 3 with the scale
+of section 4.1: a frozen :math:`W_0 \in \mathbb{R}^{d_{out} \times d_{in}}` becomes :math:`W_0 + \frac{\alpha}{r} B A`
+with :math:`B \in \mathbb{R}^{d_{out} \times r}` (zero at the start) and :math:`A \in \mathbb{R}^{r \times d_{in}}`.
 """
 
 from typing import TYPE_CHECKING

@@ -17,7 +17,7 @@ class AdaLoRALinear(LoRALinear):
 
     Args:
         base: the layer to adapt; it is frozen in place.
-        r: rank at the start, about 1.5 times the average that is wanted in the end.
+        r: rank at the start, above the average that is wanted in the end.
         lora_alpha: scale; the update is multiplied by `lora_alpha / r` to the end.
     """
 
@@ -44,25 +44,25 @@ class AdaLoRALinear(LoRALinear):
     def orthogonality(self) -> torch.Tensor:
         """What is added to the loss, times a weight, so that P and Q come near singular vectors."""
         identity = torch.eye(len(self.E))
-        return (self.P.T @ self.P - identity).norm() ** 2 + (self.Q @ self.Q.T - identity).norm() ** 2  # eq. 4
+        return (self.P.T @ self.P - identity).norm() ** 2 + (self.Q @ self.Q.T - identity).norm() ** 2
 
     @torch.no_grad()
     def observe(self, beta: float = 0.85) -> None:
         """After a backward pass: smooth each parameter's sensitivity and how uncertain it is."""
         for name, parameter in self.triplets():
             mean, spread = self.importance[name]
-            sensitivity = (parameter * parameter.grad).abs()  # eq. 8
-            mean.lerp_(sensitivity, 1 - beta)  # eq. 9
-            spread.lerp_((sensitivity - mean).abs(), 1 - beta)  # eq. 10
+            sensitivity = (parameter * parameter.grad).abs()  # |w dL/dw|
+            mean.lerp_(sensitivity, 1 - beta)  # smoothed
+            spread.lerp_((sensitivity - mean).abs(), 1 - beta)  # its uncertainty
 
     def scores(self) -> torch.Tensor:
         """Importance of each of the r triplets, (r,)."""
-        s = {name: mean * spread for name, (mean, spread) in self.importance.items()}  # eq. 11
-        return s["E"] + s["P"].mean(dim=0) + s["Q"].mean(dim=1)  # eq. 7
+        s = {name: mean * spread for name, (mean, spread) in self.importance.items()}  # their product
+        return s["E"] + s["P"].mean(dim=0) + s["Q"].mean(dim=1)  # of a triplet
 
 
 def budget(step: int, total: int, start: int, target: int, warmup: int, final: int) -> int:
-    """Ranks that all layers may have together at `step`: `start`, then a cubic fall, then `target`; equation 12."""
+    """Ranks that all layers may have together at `step`: `start`, then a cubic fall, then `target`."""
     if step <= warmup:
         return start
     if step > total - final:
@@ -72,7 +72,7 @@ def budget(step: int, total: int, start: int, target: int, warmup: int, final: i
 
 @torch.no_grad()
 def allocate(layers: list[AdaLoRALinear], ranks: int) -> None:
-    """Keep the `ranks` most important triplets of all layers; the others' E becomes zero; equation 6."""
+    """Keep the `ranks` most important triplets of all layers; the others' E becomes zero."""
     scores = torch.cat([layer.scores() for layer in layers])
     kept = torch.zeros_like(scores, dtype=torch.bool)
     kept[scores.topk(ranks).indices] = True

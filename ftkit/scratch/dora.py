@@ -33,7 +33,7 @@ class DoRALinear(LoRALinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., d_in) to (..., d_out)."""
         direction = x @ self.base.weight.T + self.scaling * (x @ self.A.T) @ self.B.T
-        h = self.m / self.norm() * direction  # eq. 5, with the norm detached (eq. 11)
+        h = self.m / self.norm() * direction  # eq. 5, its norm detached
         return h if self.base.bias is None else h + self.base.bias
 
     @torch.no_grad()

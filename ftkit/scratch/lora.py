@@ -13,8 +13,8 @@ from torch import nn
 class LoRALinear(nn.Module):
     r"""A frozen linear layer with a trainable update of rank r beside it.
 
-    Equation 3: :math:`h = W_0 x + \frac{\alpha}{r} B A x`, with :math:`W_0` (d_out, d_in) frozen, A (r, d_in) random
-    and B (d_out, r) zero, so that the layer starts as the one it wraps.
+    Equation 3 with the scale of section 4.1: :math:`h = W_0 x + \frac{\alpha}{r} B A x`, with :math:`W_0` (d_out, d_in)
+    frozen, A (r, d_in) random and B (d_out, r) zero, so that the layer starts as the one it wraps.
 
     Args:
         base: the layer to adapt; it is frozen in place.

@@ -23,4 +23,4 @@ class LoRAFALinear(LoRALinear):
 
     def __init__(self, base: nn.Linear, r: int, lora_alpha: float) -> None:
         super().__init__(base, r, lora_alpha)
-        self.A.requires_grad_(False)  # section 3: A is frozen after its random initialisation
+        self.A.requires_grad_(False)  # as it was drawn

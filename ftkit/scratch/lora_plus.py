@@ -15,15 +15,13 @@ def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16.0, weight_de
     Args:
         model: a model adapted by `add_lora`.
         lr: :math:`\eta_A`, the rate of every A (r, d_in).
-        ratio: :math:`\lambda`; the authors find about 16 for their tasks. B (d_out, r) learns at `ratio * lr`.
+        ratio: :math:`\lambda`; the authors find about 16 best for RoBERTa and 2 to 4 for Llama. B (d_out, r) learns at
+            `ratio * lr`.
         weight_decay: of both groups. AdamW multiplies it by the group's rate, so B decays `ratio` times as fast.
     """
     layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
     return [
         {"params": [layer.A for layer in layers], "lr": lr, "weight_decay": weight_decay},
-        {
-            "params": [layer.B for layer in layers],
-            "lr": ratio * lr,
-            "weight_decay": weight_decay,
-        },  # eta_B = lambda eta_A
+        # eta_B = lambda eta_A
+        {"params": [layer.B for layer in layers], "lr": ratio * lr, "weight_decay": weight_decay},
     ]

@@ -13,7 +13,7 @@ from ftkit.scratch.lora import LoRALinear
 class PiSSALinear(LoRALinear):
     r"""LoRA with :math:`W = U S V^\top` split in two: the r largest singular values are trained, the rest is frozen.
 
-    Equations 2 to 4, whose A and B stand the other way round: the paper multiplies x from the left.
+    Equations 2 and 3, whose A and B stand the other way round: the paper multiplies x from the left.
 
     Args:
         base: the layer to adapt, W (d_out, d_in). It is frozen, and in place becomes the residual.

@@ -27,11 +27,11 @@ class WholeModel(Adapter):
     def causal_model(self) -> "PreTrainedModel":
         return self.model
 
-    def save(self, folder: str, state_dict: dict | None = None) -> None:
+    def write(self, folder: str, state_dict: dict | None) -> None:
         self.model.save_pretrained(folder, state_dict=state_dict)
 
     def save_state(self, folder: str) -> None:
-        """Nothing: the weights that `save` writes are float32, as they are trained."""
+        """Nothing: the weights that `write` writes are float32, as they are trained."""
 
     def restore(self, folder: str) -> None:
         saved = type(self.model).from_pretrained(folder, config=self.model.config, dtype=torch.float32)
@@ -71,7 +71,7 @@ class FullFineTuner(FineTuner):
             self.model.set_attn_implementation(attention)  # it runs on what autocast gives it, not on float32
         family = family_of(self.model)
         for name, parameter in self.model.named_parameters():
-            frozen = family and family.exclude_modules and re.fullmatch(family.exclude_modules, name)
+            frozen = family and family.without_gradient and re.fullmatch(family.without_gradient, name)
             parameter.requires_grad = not frozen
         self.adapter = WholeModel(self.model)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

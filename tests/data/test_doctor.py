@@ -154,5 +154,6 @@ def test_prepare_then_doctor_then_train_on_the_command_line(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "21 rows read" in printed and "line 21" in printed and "train 18, validation 1, test 1" in printed
     assert main(["doctor", str(out), "--model", "tiny-smollm"]) == 0
-    assert main(["evaluate", "tiny-smollm", "--data-dir", str(out), "--max-new-tokens", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 1
+    results = ["--output-dir", str(tmp_path / "results"), "--json"]
+    assert main(["evaluate", "tiny-smollm", "--data", str(out), "--max-new-tokens", "2", *results]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["instruction_following"]["rows"] == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from datasets import Dataset
 
 from ftkit import DataConfig, DataPreparationPipeline
@@ -295,6 +296,22 @@ def test_what_a_trainer_gets_of_a_prepared_folder_stays_on_disk_and_reads_like_a
     listed = [{name: row[name] for name in ("input_ids", "labels")} for row in splits["train"]]
     assert len(rows) == len(listed) and list(rows) == listed and rows[-1] == listed[-1]
     assert prepared_rows(listed, made.tokenizer, None) == listed
+
+
+def test_e7_9_rows_of_like_length_can_be_batched_together(tmp_path):
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    made, _ = prepare(tmp_path, [alpaca(i, output="word " * (i * 7 % 40) + str(i)) for i in range(240)])
+    rows = prepared_rows(load_data(tmp_path / "out")["train"], made.tokenizer, tmp_path / "out")
+    order = list(LengthGroupedSampler(4, dataset=rows, generator=torch.Generator().manual_seed(0)))
+    assert sorted(order) == list(range(len(rows)))
+    lengths = [len(row["input_ids"]) for row in rows]
+
+    def padding(order) -> int:
+        batches = [[lengths[i] for i in order[at : at + 4]] for at in range(0, len(order), 4)]
+        return sum(max(batch) - length for batch in batches for length in batch)
+
+    assert padding(order) < padding(range(len(rows))) / 2
 
 
 def test_packed_rows_hold_the_same_targets(tmp_path):

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+from collections import Counter
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ftkit.data import load_data
 from ftkit.data.sources import Report, read
@@ -130,6 +133,39 @@ def test_a_broken_row_is_reported_with_file_and_line_and_costs_no_other(tmp_path
     assert "line 5" in report.examples["unknown format"][0]
     with pytest.raises(DataError, match="line 2"):
         list(read(path, Report(), strict=True))
+
+
+LINES_AND_FATES = {
+    json.dumps(ROWS[0]): None,
+    '{"text": "plain"}': None,
+    '{"instruction": ': "not valid JSON",
+    "[1]": "not an object",
+    '{"body": "x"}': "unknown format",
+    '{"prompt": "a", "completion": " "}': "empty answer",
+    '{"prompt": null, "completion": "b"}': "no text in a message",
+    '{"messages": [{"role": "user", "content": "x"}]}': "no answer at the end",
+    '{"messages": [{"role": "bot", "content": "x"}]}': "unknown role",
+}
+
+
+@settings(max_examples=1000, deadline=None)
+@given(lines=st.lists(st.sampled_from(list(LINES_AND_FATES)), max_size=15))
+def test_every_row_that_is_read_is_kept_or_dropped_for_its_reason(lines, folder):
+    path = folder / "rows.jsonl"
+    path.write_text("".join(line + "\n" for line in lines))
+    report = Report()
+    rows = list(read(path, report))
+    fates = Counter(LINES_AND_FATES[line] for line in lines)
+    assert report.read == len(lines) == report.kept + sum(report.dropped.values())
+    assert report.kept == len(rows) == sum(report.formats.values()) == fates.pop(None, 0)
+    assert report.dropped == fates
+    places = [f"{path}, line {i}" for i, line in enumerate(lines, start=1) if LINES_AND_FATES[line] is None]
+    assert [where for _, where, _ in rows] == places
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("rows")
 
 
 def test_behind_a_broken_element_of_an_array_the_rest_is_read(tmp_path):

@@ -26,7 +26,8 @@ def settings(folder, method, **changes):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_trains_saves_reloads_and_merges(method, rows, tmp_path):
-    rate = {"vera": 0.3, "adalora": 0.1}.get(method, 1e-2)
+    # LoRA+ multiplies B's rate: at 1e-2 its logits would grow, and with them the rounding of a merge.
+    rate = {"vera": 0.3, "adalora": 0.1, "lora+": 2e-3}.get(method, 1e-2)
     tuner = LoRAFineTuner(settings(tmp_path / "run", method, learning_rate=rate), {"train": rows})
     tuner.train()
     losses = [entry["loss"] for entry in tuner.history if "loss" in entry]
@@ -36,7 +37,7 @@ def test_a_run_trains_saves_reloads_and_merges(method, rows, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, trained, atol=1e-5, rtol=1e-5)
         assert (load("tiny-smollm", verbose=False)[0](IDS).logits - trained).abs().max() > 1e-2
-    assert tuner.merge_and_save(tmp_path / "merged") < 1e-4
+    assert tuner.merge_and_save(tmp_path / "merged") < 1e-5
     record = json.loads((tmp_path / "run" / RUN_FILE).read_text())
     assert record["method"] == record["config"]["method"] == method
     assert not [p for p in (tmp_path / "run").rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]

@@ -1,0 +1,197 @@
+"""A run that was stopped anywhere ends as if it had never been stopped; half a checkpoint is no checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ftkit.errors import ConfigError, Interrupted, TrainingError
+from ftkit.training import checkpoint as checkpoints
+from ftkit.training.callbacks import SavePoints
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
+from ftkit.training.full import FullFineTuner
+from ftkit.training.lora import LoRAFineTuner
+
+SETTINGS = {
+    "model_name": "tiny-smollm",
+    "lora_r": 4,
+    "lora_dropout": 0.1,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "max_steps": 8,
+    "save_steps": 2,
+    "eval_steps": 2,
+    "learning_rate": 1e-2,
+    "save_total_limit": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    words = "red green blue black white".split()
+    rows = [
+        {"messages": [{"role": "user", "content": f"{w} {v}?"}, {"role": "assistant", "content": f"{v} {w}."}]}
+        for w in words
+        for v in words
+    ]
+    return {"train": rows[:17], "validation": rows[17:]}
+
+
+def run(folder, data, resume=False, **changes):
+    tuner = LoRAFineTuner(LoRAConfig(output_dir=str(folder), **SETTINGS | changes), data)
+    tuner.train(resume=resume)
+    return tuner
+
+
+def stopped_after(folder, data, step, monkeypatch, **changes):
+    """A run that SIGTERM stops after `step`."""
+    end = SavePoints.on_step_end
+
+    def stop(self, args, state, control, **kwargs):
+        self.trainer.interrupted = state.global_step == step
+        return end(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"after step {step} of .*--resume"):
+        patch.setattr(SavePoints, "on_step_end", stop)
+        run(folder, data, **changes)
+
+
+def test_e8_7_twenty_kills_at_random_instants_are_twenty_identical_resumes(tmp_path):
+    """SIGKILL, SIGTERM and a full disk, with dropout, accumulation and coprime intervals, each in another process."""
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["wrong"] == [] and found["kills"] == 20
+
+
+def test_e8_7_an_existing_run_is_refused_without_resume_and_a_whole_one_is_read_with_it(data, tmp_path, capsys):
+    first = run(tmp_path / "run", data)
+    with pytest.raises(ConfigError, match="holds a run. Go on with it by --resume"):
+        run(tmp_path / "run", data)
+    before = (tmp_path / "run/log.jsonl").read_bytes()
+    again = run(tmp_path / "run", data, resume=True)
+    assert (tmp_path / "run/log.jsonl").read_bytes() == before
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_folder_that_is_no_run_is_refused_even_with_resume(data, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds no run"):
+        run(tmp_path, data, resume=True)
+
+
+def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path, monkeypatch):
+    stopped_after(tmp_path / "run", data, 3, monkeypatch)
+    with pytest.raises(ConfigError, match="learning_rate=0.01, not 0.02"):
+        run(tmp_path / "run", data, resume=True, learning_rate=0.02)
+    other = {"train": data["train"][::-1], "validation": data["validation"]}
+    with pytest.raises(ConfigError, match="the data is not the one"):
+        run(tmp_path / "run", other, resume=True)
+    assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(data, tmp_path, monkeypatch):
+    stopped_after(tmp_path / "run", data, 4, monkeypatch)
+    half = tmp_path / "run/.checkpoint-6"  # the name that a checkpoint has until it is whole
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    assert checkpoints.steps(tmp_path / "run")[-1] == 4
+    assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+def test_nothing_pickled_is_written_and_the_folder_repeats_the_run(data, tmp_path):
+    tuner = run(tmp_path / "run", data)
+    files = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert {"config.yaml", "log.jsonl", "loss.svg", RUN_FILE, "adapter_model.safetensors"} <= files
+    record = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    assert {"config", "versions", "data_sha256", "seed", "metrics"} <= set(record)
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert log == tuner.history and [e["step"] for e in log if "loss" in e] == list(range(1, 9))
+    for entry in log:
+        if "loss" in entry:
+            assert entry["loss"] == pytest.approx(entry["nll"] / entry["tokens"])
+
+
+def test_the_configuration_in_the_folder_makes_the_same_run(data, tmp_path):
+    from ftkit.arguments import parse
+
+    first = run(tmp_path / "run", data)
+    again = parse(LoRAConfig, "train lora", ["--config", str(tmp_path / "run/config.yaml"), "--output-dir", "x"])
+    first.config.output_dir = "x"
+    assert again == first.config
+
+
+def test_the_best_checkpoint_is_the_result_and_the_number_kept_is_limited(data, tmp_path):
+    # A rate so high that the best comes early.
+    tuner = run(tmp_path / "run", data, learning_rate=1.0, max_steps=20, save_total_limit=2)
+    evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
+    best = min(evaluated, key=evaluated.get)
+    assert best < 20 and checkpoints.steps(tmp_path / "run") == [best, 20]
+    assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
+
+
+def test_early_stopping_ends_the_run_and_a_resume_does_not_go_on(data, tmp_path):
+    settings = {"learning_rate": 1.0, "max_steps": 40, "early_stopping_patience": 2}
+    tuner = run(tmp_path / "run", data, **settings)
+    losses = [e["eval_loss"] for e in tuner.history if "eval_loss" in e]
+    assert len(losses) - 1 - losses.index(min(losses)) == 2 and tuner.trainer.state.global_step < 40
+    assert run(tmp_path / "run", data, resume=True, **settings).history == tuner.history
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_skipped_counted_and_stops_the_run_at_the_limit(data, tmp_path, what, monkeypatch):
+    tuner = LoRAFineTuner(LoRAConfig(output_dir=str(tmp_path / "run"), max_nonfinite_steps=1, **SETTINGS), data)
+    tuner.load_model_and_tokenizer()
+    weight = next(p for n, p in tuner.model.named_parameters() if "lora_B" in n)
+    seen = []
+
+    def at(step):
+        return tuner.trainer.state.global_step + 1 == step
+
+    if what == "gradient":
+        weight.register_hook(lambda g: g * float("inf") if at(3) or at(5) else g)
+    else:
+        head = tuner.model.get_base_model().lm_head
+        head.register_forward_hook(
+            lambda m, i, out: out * float("nan") if tuner.model.training and (at(3) or at(5)) else out
+        )
+    before = SavePoints.on_step_end
+
+    def remember(self, args, state, control, **kwargs):
+        seen.append(weight.detach().clone())
+        return before(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(SavePoints, "on_step_end", remember)
+    with pytest.raises(
+        TrainingError, match=rf"the {what} of step 5 is not finite, and 1 steps before .* rows, .* are \d+"
+    ):
+        tuner.train()
+    assert torch.equal(seen[1], seen[2]) and not torch.equal(seen[2], seen[3])
+    skipped = [entry for entry in tuner.history if "skipped" in entry]
+    assert [(e["step"], e["skipped"]) for e in skipped] == [(3, what)]
+    assert all(0 <= row < 17 for e in skipped for row in e["rows"]) and len(skipped[0]["rows"]) == 4
+
+
+def test_the_full_model_resumes_too_and_is_a_folder_that_transformers_loads(data, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    settings = {k: v for k, v in SETTINGS.items() if not k.startswith("lora")}
+
+    def full(folder, resume=False):
+        tuner = FullFineTuner(FullFineTuningConfig(output_dir=str(folder), **settings), data)
+        tuner.train(resume=resume)
+        return tuner
+
+    whole = full(tmp_path / "whole")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, whole.model(ids).logits)
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight  # still tied
