@@ -22,7 +22,7 @@ ALLOWED = [m for m in METHODS if "quantised_base" not in METHODS[m].refuses]
 
 
 def settings(folder, name="tiny-smollm", **changes):
-    fast = {"lora_r": 4, "learning_rate": 1e-2, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 12}
+    fast = {"lora_r": 4, "learning_rate": 1e-2, "batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 6}
     steps = {"eval_steps": 4, "save_steps": 4, "logging_steps": 1}
     return QLoRAConfig(model_name=name, output_dir=str(folder), **{**fast, **steps, **changes})
 
@@ -61,7 +61,9 @@ def test_every_family_trains_saves_reloads_and_merges(name, rows, tmp_path):
 @pytest.mark.parametrize("method", ALLOWED)
 def test_every_method_that_leaves_the_base_as_it_is(method, rows, tmp_path, wide):
     rate = {"vera": 0.3, "adalora": 0.1}.get(method, 1e-2)
-    config = settings(tmp_path / "run", wide("tiny-qwen3"), method=method, learning_rate=rate, torch_dtype="float32")
+    config = settings(
+        tmp_path / "run", wide("tiny-qwen3"), method=method, learning_rate=rate, torch_dtype="float32", max_steps=10
+    )
     tuner = QLoRAFineTuner(config, {"train": rows})
     tuner.train()
     losses = [entry["loss"] for entry in tuner.history if "loss" in entry]
@@ -132,7 +134,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(optim, rows, tmp_path):
     stopped = QLoRAFineTuner(settings(tmp_path / "stopped", **more), data)
 
     stopped._prepare()
-    stopped.trainer.add_callback(StopAfter(5, stopped.trainer))
+    stopped.trainer.add_callback(StopAfter(3, stopped.trainer))
     with pytest.raises(Interrupted):
         stopped.train()
     again = QLoRAFineTuner(settings(tmp_path / "stopped", **more), data)
