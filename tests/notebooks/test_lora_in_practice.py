@@ -58,6 +58,11 @@ def test_the_page_shows_what_is_trained(notebook):
     assert "the last one: ['<|im_end|>']" in shown
 
 
+def test_e9_1_e9_8_unknown_arguments_and_one_pair_of_betas(computed):
+    assert computed["unknown_arguments"] == ["warmup_ratio", "evaluation_strategy"]
+    assert computed["betas"] == [[0.9, 0.95]]
+
+
 def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
     stub = next(cell for cell in notebook.cells if cell.id == "exercise-code")
     assert "Not yet" in stub.outputs[0]["data"]["text/plain"]
@@ -71,7 +76,7 @@ def test_every_figure_has_its_own_description(notebook):
         for out in cell.get("outputs", [])
         if "image/svg+xml" in out.get("data", {})
     ]
-    assert len(alts) == len(set(alts)) == 2 and all(len(alt.split()) > 8 for alt in alts)
+    assert len(alts) == len(set(alts)) == 3 and all(len(alt.split()) > 8 for alt in alts)
 
 
 def test_cells_are_small(notebook):
