@@ -17,6 +17,8 @@ _PUBLIC = {
     "LLMEvaluator": "ftkit.evaluation.evaluator",
     "LoRAConfig": "ftkit.training.config",
     "LoRAFineTuner": "ftkit.training.lora",
+    "QLoRAConfig": "ftkit.training.config",
+    "QLoRAFineTuner": "ftkit.training.qlora",
     "estimate_memory_requirements": "ftkit.memory.estimator",
     "recommend": "ftkit.memory.recommendation",
 }

@@ -16,7 +16,7 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.terminal import Chat, chat
-from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig, QLoRAConfig
 
 if TYPE_CHECKING:
     from ftkit.training.finetuner import FineTuner
@@ -166,6 +166,12 @@ def train_lora(config: LoRAConfig) -> None:
     _train(LoRAFineTuner(config), "adapter")
 
 
+def train_qlora(config: QLoRAConfig) -> None:
+    from ftkit.training.qlora import QLoRAFineTuner
+
+    _train(QLoRAFineTuner(config), "adapter")
+
+
 def _train(tuner: "FineTuner", made: str) -> None:
     metrics = tuner.train()
     validation = f", validation {metrics['eval_loss']:.4f} at step {metrics['step']}" if "eval_loss" in metrics else ""
@@ -258,6 +264,7 @@ COMMANDS: dict[str, tuple[type, Callable]] = {
     "doctor": (Doctor, look_over),
     "train full": (FullFineTuningConfig, train_full),
     "train lora": (LoRAConfig, train_lora),
+    "train qlora": (QLoRAConfig, train_qlora),
     "chat": (Chat, chat),
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),

@@ -51,6 +51,23 @@ def test_train_evaluate_and_merge(data, tmp_path, capsys):
     assert (merged / "model.safetensors").is_file()
 
 
+def test_train_qlora_and_merge_onto_each_base(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "qlora", *TRAIN[2:], "--data-dir", str(data), "--output-dir", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "of the base's weights are in 4 bits" in said and "2 steps in" in said
+    assert main(["merge", str(run), "--output-dir", str(tmp_path / "exact"), "--num-prompts", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "onto the dequantized base" in shown and "on 2 prompts" in shown
+    assert all(target in shown for target in ("* dequantized", "original", "requantized"))
+    onto = ["merge", str(run), "--output-dir", str(tmp_path / "other"), "--onto", "original", "--json"]
+    assert main(onto) == 0
+    receipt = json.loads(capsys.readouterr().out)
+    assert receipt["onto"] == "original" and receipt["changes"]["dequantized"]["max_logit"] < 1e-4
+    assert receipt == json.loads((tmp_path / "other" / "merge_receipt.json").read_text())
+    assert "onto must be one of" in fails(capsys, *onto[:3], tmp_path / "third", "--onto", "exact")
+
+
 def test_train_full_from_a_file_and_flags(data, tmp_path, capsys):
     file = tmp_path / "run.yaml"
     file.write_text(f"model_name: tiny-smollm\nmax_steps: 9\nlearning_rate: 1e-3\ndata_dir: {data}\n")

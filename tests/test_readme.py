@@ -34,10 +34,10 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
 def test_the_commands_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("ftkit ")]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         assert main([*shlex.split(command.replace("--num-samples 48", "--num-samples 4"))[1:]]) == 0, command
-    assert (tmp_path / "merged/config.json").is_file()
+    assert all((tmp_path / name / "config.json").is_file() for name in ("merged", "merged4"))
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)", README))))

@@ -83,7 +83,7 @@ def _remove(folder: Path) -> None:
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write nested dictionaries and lists of tensors, numbers and strings: tensors as safetensors, the rest as JSON."""
     tensors: dict[str, torch.Tensor] = {}
-    plain = _part(state, "", tensors)
+    plain = _part(state, "", tensors, {})
     save_file(tensors, folder / TENSORS_FILE)
     (folder / STATE_FILE).write_text(json.dumps(plain) + "\n")
 
@@ -93,14 +93,16 @@ def read_state(folder: Path) -> dict[str, Any]:
     return _join(json.loads((folder / STATE_FILE).read_text()), load_file(folder / TENSORS_FILE))
 
 
-def _part(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _part(value: Any, path: str, tensors: dict[str, torch.Tensor], seen: dict[tuple, str]) -> Any:
     if isinstance(value, torch.Tensor):
+        # Once, whoever holds it: 8-bit states share their code books, which safetensors would not write twice.
+        path = seen.setdefault((value.data_ptr(), value.shape, value.dtype) if value.numel() else (path,), path)
         tensors[path] = value.detach().cpu().contiguous()
         return {"tensor": path}
     if isinstance(value, dict):
-        return {"dict": [[key, _part(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _part(item, f"{path}/{key}", tensors, seen)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return [_part(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+        return [_part(item, f"{path}/{i}", tensors, seen) for i, item in enumerate(value)]
     return value
 
 

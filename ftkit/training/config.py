@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from ftkit.errors import ConfigError, near_matches
 from ftkit.methods.registry import check, learning_rate
 from ftkit.models.precision import ATTENTIONS, DTYPES
+from ftkit.models.quantized import QUANT_TYPES
 
 RUN_FILE = "ftkit_run.json"
 """Record of a run, written last into its folder: its presence says that the run is whole."""
+OPTIMIZERS = ("paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 MIXED = ("auto", "bf16", "fp16", "no")
 
@@ -235,6 +237,44 @@ class LoRAConfig(TrainingConfig):
             )
         if self.target_modules is not None and not self.target_modules:
             raise ConfigError("target_modules is empty, so nothing would be trained; name layers or leave it out.")
+
+
+@dataclass
+class QLoRAConfig(LoRAConfig):
+    """Fine-tune with LoRA on a base in 4 bits. A configuration that contradicts itself is refused when it is made."""
+
+    torch_dtype: str = "auto"
+    """Precision of what is not in 4 bits (embeddings, head, norms), and of the arithmetic: auto (bfloat16 where the
+    hardware has it, float16 on older GPUs, else float32), float32, bfloat16 or float16. What is trained is float32."""
+    load_in_4bit: bool = True
+    """Hold the base's linear layers and experts in 4 bits. Where False, the base is loaded as LoRA loads it."""
+    bnb_4bit_compute_dtype: str = "auto"
+    """Precision in which a linear layer in 4 bits multiplies. auto is torch_dtype's choice: bfloat16, the guide's, is
+    emulated on a T4."""
+    bnb_4bit_quant_type: str = "nf4"
+    """nf4, or fp4, whose error on normally distributed weights is a third larger."""
+    bnb_4bit_use_double_quant: bool = True
+    """Hold the scales in 8 bits too: 4.127 bits a weight instead of 4.5."""
+    optim: str = "paged_adamw_8bit"
+    """AdamW's states: paged_adamw_8bit (8 bits, moved out of a GPU's memory when it runs full), adamw_8bit,
+    paged_adamw_32bit or adamw_torch (float32). Without bitsandbytes adamw_torch is taken."""
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 8
+    max_grad_norm: float = 0.3
+    use_gradient_checkpointing: bool = True
+    output_dir: str = "./qlora_finetuned_model"
+    project_name: str = "llm-qlora-finetuning"
+
+    def settle(self) -> None:
+        super().settle()
+        for name, allowed in (
+            ("bnb_4bit_compute_dtype", DTYPES),
+            ("bnb_4bit_quant_type", QUANT_TYPES),
+            ("optim", OPTIMIZERS),
+        ):
+            _one_of(name, getattr(self, name), allowed)
+        if self.load_in_4bit:
+            check(self.method, ["quantised_base"])
 
 
 _POSITIVE = (

@@ -34,11 +34,14 @@ class LoRAFineTuner(FineTuner):
     TARGET_MODULES_MAP: ClassVar[dict[str, tuple[str, ...]]] = {f.name: f.target_modules for f in FAMILIES}
     """Linear layers that are adapted where `target_modules` names none, by family."""
 
+    memory_method = "lora"
+    """What the estimator calls it."""
+
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
         """Load the base in the precision of the machine, freeze it and attach the adapter to its linear layers."""
         c = self.config
         if METHODS[c.method].trains == METHODS["lora"].trains:  # the others keep other things for the backward pass
-            announce_memory(c, "lora")
+            announce_memory(c, self.memory_method)
         base, self.tokenizer = self.load_base()
         self.adapter = attach(
             base,

@@ -9,6 +9,9 @@ from ftkit.models import precision
 from ftkit.models.tiny import TINY
 from ftkit.training.config import TrainingConfig
 
+_OPTIMIZERS = {"paged_adamw_32bit": "paged_adamw", "adamw_torch": "adamw"}
+"""The estimator's names for what the trainers call otherwise."""
+
 
 def announce_memory(config: TrainingConfig, method: str) -> None:
     """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
@@ -53,6 +56,13 @@ def memory_notice(config: TrainingConfig, method: str, *, available: int, dtype:
             "target_modules": config.target_modules,
             "train_embeddings": bool(config.modules_to_save),
             "lora_dropout": config.lora_dropout,
+        }
+    if method == "qlora":
+        adapters |= {
+            "double_quantization": config.bnb_4bit_use_double_quant,
+            "quantize_experts": True,
+            "wide_dtype": "float32" if dtype == "float32" else "bfloat16",
+            "optimizer": _OPTIMIZERS.get(config.optim, config.optim),
         }
     run = estimate(
         config.model_name,
