@@ -83,6 +83,11 @@ def arrays(rows: list[dict[str, Any]]) -> "dict[str, pa.Array]":
     }
 
 
+def cell_types() -> "dict[str, pa.DataType]":
+    """The types of the columns of `arrays`."""
+    return {name: array.type for name, array in arrays([]).items()}
+
+
 def rows_of(table: "pa.Table", text_column: str = "text") -> list[dict[str, Any]]:
     """The rows in the messages format, or of plain text, whose column may have another name."""
     texts = table[text_column].to_pylist() if text_column in table.column_names else [None] * len(table)
