@@ -113,8 +113,8 @@ def encode(
             counts["turns_left_out"].append(len(encoded.rows) - len(kept) if counts_here else 0)
     columns = {name: table.lists(made[name] for made in ids) for name in ("input_ids", "labels")}
     taken = batch.take(pa.array(at, pa.int64()))
-    as_written = all(name in batch.column_names and batch[name].type == t for name, t in table.cell_types().items())
-    if as_written and not any(rows):
+    written = text_column == "text" and table.has_cells(batch)
+    if written and not any(rows):
         columns |= {name: taken[name] for name in table.CELLS}
     else:
         columns |= table.arrays([cut or row for cut, row in zip(rows, table.rows_of(taken, text_column), strict=True)])

@@ -83,9 +83,9 @@ def arrays(rows: list[dict[str, Any]]) -> "dict[str, pa.Array]":
     }
 
 
-def cell_types() -> "dict[str, pa.DataType]":
-    """The types of the columns of `arrays`."""
-    return {name: array.type for name, array in arrays([]).items()}
+def has_cells(table: "pa.Table") -> bool:
+    """Whether the table has the columns of `arrays`, of just these types."""
+    return all(name in table.column_names and table[name].type == made.type for name, made in arrays([]).items())
 
 
 def rows_of(table: "pa.Table", text_column: str = "text") -> list[dict[str, Any]]:
