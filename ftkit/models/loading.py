@@ -1,6 +1,7 @@
 """`load` and `load_tokenizer`: one call for the embedded model, tiny models, folders, hub ids and adapters."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from ftkit.models.quantized import Quantization
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# PEFT imports bitsandbytes wherever it is installed, and its CPU backend warns of a kernel for inference that it lacks.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 ADAPTER_FILE = "adapter_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"

@@ -59,10 +59,8 @@ def require_bitsandbytes() -> None:
     Raises:
         MissingDependency: bitsandbytes is not installed, or cannot be imported here.
     """
-    # Its CPU backend warns that it lacks a kernel for inference, which `guard` keeps it from using; and Transformers
-    # warns of a model without a `Linear4bit`, where `finish` still puts every weight in 4 bits.
-    for name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # Transformers warns of a model without a `Linear4bit`, where `finish` still puts every weight in 4 bits.
+    logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
