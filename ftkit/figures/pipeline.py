@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
 
 def lora_pipeline(
-    *, parameters: int, trained: int, rows: int, steps: int, validation_loss: float, adapter_bytes: int, merged_bytes: int
+    *,
+    parameters: int,
+    trained: int,
+    rows: int,
+    steps: int,
+    validation_loss: float,
+    adapter_bytes: int,
+    merged_bytes: int,
 ) -> "Figure":
     """Figure 14: from a frozen base and rows to an adapter, and from there to a merged model.
 
