@@ -1,6 +1,6 @@
 """Every method on one task with a matched budget, each at its own best learning rate.
 
-    python benchmarks/methods.py --output benchmarks/methods.json
+    python benchmarks/methods.py --output benchmarks/results/methods.json
 
 writes the result and, beside it, a table to read (`methods.md`). About 10 minutes on two idle cores; `--quick` tries
 it in one.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftkit.data.chat import encode_rows
-from ftkit.errors import DataError
+from ftkit.errors import DataError, ModelError
 from ftkit.evaluation.generate import context_length
 
 if TYPE_CHECKING:
@@ -183,19 +183,22 @@ def _nll(model, pad_token_id: int, batch) -> list[float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from ftkit.loss import CHUNK_LOGITS
+    from ftkit.loss import CHUNK_LOGITS, SCALES
 
     width = max(len(ids) for _, ids, _ in batch)
     ids = torch.tensor([ids + [pad_token_id] * (width - len(ids)) for _, ids, _ in batch])
     mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, ids, _ in batch])
     targets = torch.tensor([labels[1:] + [IGNORE_INDEX] * (width - len(labels) + 1) for *_, labels in batch])
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = model.config.get_text_config()
+    if scaled := [name for name in SCALES if getattr(config, name, None) not in (None, 1)]:
+        raise ModelError(f"{scaled[0]} scales the logits of this model, which perplexity does not do.")
     hidden = model.get_decoder()(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
     ).last_hidden_state
     rows, positions = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
     sums = torch.zeros(len(batch), dtype=torch.float64)
-    head, cap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    head, cap = model.get_output_embeddings(), getattr(config, "final_logit_softcapping", None)
     chunk = max(1, CHUNK_LOGITS // head.out_features)
     for row, at in zip(rows.split(chunk), positions.split(chunk), strict=True):
         logits = head(hidden[row.to(hidden.device), at.to(hidden.device)]).float()

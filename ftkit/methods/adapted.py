@@ -101,8 +101,35 @@ def wrap(model: "PreTrainedModel", config: "PeftConfig", targets: LoraTargets, s
             wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ValueError as error:
             raise ConfigError(f"PEFT cannot adapt what was asked for: {error}") from error
+    _float32_copies(wrapped)
     check_adapted(wrapped, wanted)
     return wrapped
+
+
+def _float32_copies(model: "PeftModel") -> None:
+    """Train whole modules in float32 too, which PEFT copies in the base's precision: AdamW's epsilon is zero in
+    float16, and small updates are lost in bfloat16. What flows in and out of them is cast where the base is narrower.
+    """
+    import torch
+    from peft.utils import ModulesToSaveWrapper
+
+    dtype = model.get_base_model().dtype
+    if dtype == torch.float32:
+        return
+
+    def widen(module, inputs):
+        return tuple(x.float() if torch.is_floating_point(x) else x for x in inputs)
+
+    def narrow(module, inputs, output):
+        return output.to(dtype) if isinstance(output, torch.Tensor) else output
+
+    for wrapper in model.modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            for module in wrapper.modules_to_save.values():
+                module.float()
+                module.register_forward_pre_hook(widen)
+                if module is not model.get_base_model().get_output_embeddings():
+                    module.register_forward_hook(narrow)
 
 
 def check_adapted(model: "PeftModel", wanted: dict[str, tuple[int, int, int]]) -> None:

@@ -28,6 +28,8 @@ class Family:
             3-D tensor, and linear layers that PEFT would lose as modules. PEFT allows no dropout and no DoRA on these.
         exclude_modules: regular expression over full module names that are left alone although their last part
             matches; None where there are none.
+        without_gradient: regular expression over full names of parameters that text does not reach, or no gradient,
+            so that full fine-tuning leaves them alone; None where there are none.
         stop_tokens: tokens that end an assistant's turn, beside the eos of the generation configuration.
         notes: what else to know.
     """
@@ -37,6 +39,7 @@ class Family:
     target_modules: tuple[str, ...]
     target_parameters: tuple[str, ...] = ()
     exclude_modules: str | None = None
+    without_gradient: str | None = None
     stop_tokens: tuple[str, ...] = ()
     notes: str = ""
 
@@ -64,6 +67,7 @@ FAMILIES: tuple[Family, ...] = (
         target_modules=ATTENTION + MLP,
         target_parameters=("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"),
         exclude_modules=r".*(vision_model|multi_modal_projector).*",
+        without_gradient=r".*(vision_model|multi_modal_projector).*",
         stop_tokens=("<|eot|>", "<|eom|>"),
         notes="Dense and shared-expert MLPs are linear layers, routed experts fused tensors. The router is left alone.",
     ),
@@ -88,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
         # q_proj exists where q_lora_rank is None, the two q_a/q_b projections elsewhere.
         target_modules=("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"),
         target_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj", *(f"{name}.weight" for name in MLP)),
+        without_gradient=r".*\.indexer\..*",
         stop_tokens=("<｜end▁of▁sentence｜>",),
         notes="The router and V3.2's indexer, which runs without gradients, are left alone.",
     ),
@@ -96,6 +101,7 @@ FAMILIES: tuple[Family, ...] = (
         model_types=("gemma3_text", "gemma3"),
         target_modules=ATTENTION + MLP,
         exclude_modules=r".*(vision_tower|multi_modal_projector).*",
+        without_gradient=r".*(vision_tower|multi_modal_projector).*",
         stop_tokens=("<end_of_turn>",),
         notes="The vision tower of the multimodal models is left alone. <end_of_turn> is not the tokenizer's eos.",
     ),

@@ -71,7 +71,7 @@ class FullFineTuner(FineTuner):
             self.model.set_attn_implementation(attention)  # it runs on what autocast gives it, not on float32
         family = family_of(self.model)
         for name, parameter in self.model.named_parameters():
-            frozen = family and family.exclude_modules and re.fullmatch(family.exclude_modules, name)
+            frozen = family and family.without_gradient and re.fullmatch(family.without_gradient, name)
             parameter.requires_grad = not frozen
         self.adapter = WholeModel(self.model)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

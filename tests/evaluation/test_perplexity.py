@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ftkit.data import encode
-from ftkit.errors import DataError
+from ftkit.errors import DataError, ModelError
 from ftkit.evaluation.perplexity import perplexity, row_likelihoods, text_likelihoods
 from ftkit.models import load
 
@@ -118,3 +118,13 @@ def test_no_logits_are_kept(monkeypatch):
     model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
     text_likelihoods(model, tokenizer, ["abcdefghij" * 3, "abc"], progress=False)
     assert max(shape[0] for shape in seen) == 5 and sum(shape[0] for shape in seen) == 29 + 2
+
+
+def test_soft_capped_logits_are_capped_and_scaled_ones_refused():
+    model, tokenizer = load("tiny-gemma3", verbose=False)
+    model.config.final_logit_softcapping = 2.0
+    (found,) = text_likelihoods(model, tokenizer, ["some text"], progress=False)
+    assert found.nll == pytest.approx(slow(model, tokenizer, "some text")[0], rel=1e-6)
+    model.config.logit_scale = 0.5
+    with pytest.raises(ModelError, match="logit_scale"):
+        text_likelihoods(model, tokenizer, ["some text"], progress=False)
