@@ -58,9 +58,39 @@ def test_the_page_shows_what_is_trained(notebook):
     assert "the last one: ['<|im_end|>']" in shown
 
 
-def test_e9_1_e9_8_unknown_arguments_and_one_pair_of_betas(computed):
-    assert computed["unknown_arguments"] == ["warmup_ratio", "evaluation_strategy"]
-    assert computed["betas"] == [[0.9, 0.95]]
+def test_the_checkpoint_holds_what_the_next_step_depends_on(computed):
+    assert {"optimizer", "scheduler", "random", "step", "run"} <= set(computed["state"])
+
+
+def test_a_finished_run_is_read_back_and_not_trained_again(computed):
+    now, before, steps = computed["resumed"]
+    assert now == before and steps == computed["steps"] and computed["same_adapter"]
+
+
+def test_e9_1_two_arguments_are_unknown(computed):
+    for name in ("warmup_ratio", "evaluation_strategy"):
+        assert f"unexpected keyword argument '{name}'" in computed["asked"][name]
+
+
+def test_e9_2_on_a_cpu_half_precision_by_flag_is_an_error(computed):
+    assert "bf16" in computed["asked"]["bf16"] and "tf32" in computed["asked"]["tf32"]
+
+
+def test_e9_3_checkpoints_off_the_evaluations_are_refused(computed):
+    assert computed["asked"]["save 200, eval 100"] == "accepted"
+    assert "multiple" in computed["asked"]["save 250, eval 100"]
+
+
+def test_e9_8_one_pair_of_betas_and_not_the_default(computed):
+    default, *ours = computed["betas"]
+    assert default == [0.9, 0.999] and ours == [[0.9, 0.95]]
+
+
+def test_every_erratum_of_the_listing_has_its_row(notebook):
+    table = next(cell.source for cell in notebook.cells if cell.id == "errata")
+    assert [line.split("|")[1].strip() for line in table.splitlines() if "| E9" in line] == [
+        f"E9.{i}" for i in range(1, 9)
+    ]
 
 
 def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):

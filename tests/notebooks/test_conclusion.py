@@ -1,0 +1,80 @@
+"""Chapter 14 on a tiny model: that it runs, and that what it computed is right."""
+
+import math
+
+import pytest
+
+from book.execute import execute, results
+from book.freshness import NOTEBOOKS
+
+STEPS = {"max_steps": 6, "eval_steps": 3, "save_steps": 6, "max_seq_length": 1024}
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
+    tiny = {"MODEL": "tiny-smollm", "ROWS": 3, "STEPS": 3, "OVERRIDES": STEPS}
+    return execute(NOTEBOOKS / "14_conclusion.ipynb", folder, tiny, env={"FTKIT_CACHE": str(folder / "cache")})
+
+
+@pytest.fixture(scope="module")
+def computed(notebook):
+    return results(notebook)["conclusion"]
+
+
+def test_each_run_is_counted_in_its_own_file(computed):
+    trained, sizes = computed["trained"], computed["sizes"]
+    assert 0 < trained["LoRA"] < trained["full"]
+    for name, numbers in trained.items():  # float32, and a header
+        assert 4 * numbers < sizes[name] < 4 * numbers + 50_000
+        assert computed["parts"][name]["steps"] == 6 and 0 <= computed["exact_match"][name] <= 1
+
+
+def test_the_less_a_method_approximates_the_more_memory_it_takes(computed):
+    for sizes in computed["predicted"].values():
+        assert sizes["full"] > sizes["lora"] > sizes["qlora"]
+
+
+def test_e14_1_lora_plus_adds_a_ratio_and_lowers_the_rate_of_a(computed):
+    lora, plus = computed["rates"]["lora"], computed["rates"]["lora+"]
+    assert len(set(lora)) == 1 and len(set(plus)) == 3
+    assert plus[0] < lora[0] < plus[1]
+
+
+def test_training_and_validation_of_each_run_are_watched(computed):
+    assert computed["watched"] == ["LoRA, training", "LoRA, validation", "full, training", "full, validation"]
+
+
+def test_a_merge_is_exact_on_the_weights_that_were_trained_beside(computed):
+    errors = computed["merges"]
+    assert errors["LoRA, summed in float32"] == errors["QLoRA, onto the dequantised base"] == 0
+    assert 0 < errors["LoRA, rounded to bfloat16"] < errors["QLoRA, onto the original base"]
+    assert errors["QLoRA, quantised again"] > 0
+
+
+def test_a_run_is_not_resumed_with_other_settings(computed):
+    assert "max_steps=6, not 12" in computed["refused"]
+
+
+def test_going_on_lowers_the_loss_of_the_new_rows(computed):
+    before, *grown = computed["after"].values()
+    assert len(grown) == 2 and all(after["new"] < before["new"] for after in grown)
+
+
+def test_dpo_starts_at_log_2(computed):
+    assert computed["at_start"] == pytest.approx(math.log(2))
+
+
+def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
+    stub = next(cell for cell in notebook.cells if cell.id == "exercise-code")
+    assert "Not yet" in stub.outputs[0]["data"]["text/plain"]
+    assert computed["verdict"].startswith("Right")
+
+
+def test_the_figure_has_its_own_description(notebook, alts):
+    (alt,) = alts(notebook)
+    assert "LoRA" in alt and "full" in alt
+
+
+def test_cells_are_small(notebook, tall_cells):
+    assert not tall_cells(notebook)
