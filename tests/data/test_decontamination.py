@@ -79,7 +79,7 @@ def test_an_instruction_that_rows_share_leaves_nothing_out(tmp_path):
 TABLES = st.lists(st.lists(TEXTS, max_size=12), min_size=3, max_size=3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TABLES)
 def test_what_is_left_out_is_what_a_plain_loop_leaves_out(texts):
     splits = {
