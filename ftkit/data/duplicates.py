@@ -30,7 +30,6 @@ BOILERPLATE = 10
 _BATCH = 2000
 _LOOK_BACK = 3  # rows of one bucket are compared with so many before them and with its first: linear in the rows
 _NOT_WORD = re.compile(r"[\W_]+")
-_ASCII_NOT_WORD = bytes(c for c in range(128) if not chr(c).isalnum())
 
 
 def exact_keys(texts: Iterable[str]) -> np.ndarray:
@@ -172,61 +171,37 @@ def contaminated(texts: Sequence[str], references: Sequence[str], n: int = CONTA
 
 
 class HeldOut:
-    """Test texts, cut into n-grams once, to ask many texts whether they hold one; see `contaminated`.
-
-    Memory is 12 bytes an n-gram, and up to 16 for a table that tells most of the others at one look.
-    """
+    """Test texts, cut into n-grams once, to ask many texts whether they hold one; see `contaminated`."""
 
     def __init__(self, references: Sequence[str], n: int = CONTAMINATION_NGRAM) -> None:
-        self.n = n
-        parts = [self._grams(references[at : at + _BATCH]) for at in range(0, len(references), _BATCH)]
-        empty = np.empty(0, dtype=np.uint64)
-        grams = np.concatenate([empty, *(hashes for hashes, _ in parts)])
-        lengths = np.concatenate([np.empty(0, dtype=np.int64), *(np.diff(starts) for _, starts in parts)])
-        owner = np.repeat(np.arange(len(references), dtype=np.int32), lengths)
-        del parts
-        order = np.argsort(grams, kind="stable")  # owners stay in order where n-grams are equal
-        grams, owner = grams[order], owner[order]
-        changes = grams[1:] != grams[:-1]
-        new = np.concatenate([[True] * bool(len(grams)), changes | (owner[1:] != owner[:-1])]).astype(bool)
-        grams, owner = grams[new], owner[new]
-        _, counts = np.unique(grams, return_counts=True)
-        telling = np.repeat(counts <= BOILERPLATE, counts)
-        self.grams, self.owner = grams[telling], owner[telling]
-        self.size = np.bincount(self.owner, minlength=len(references))
-        self.shift = np.uint64(64 - max(10, (8 * len(self.grams)).bit_length()))
-        self.maybe = np.zeros(1 << (64 - int(self.shift)), dtype=bool)
-        self.maybe[self.grams >> self.shift] = True
-
-    def _grams(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        return _ngrams(list(map(_letters, texts)), self.n)
-
-    def pairs(self, texts: Sequence[str]) -> np.ndarray:
-        """Which of `texts` hold which of the test texts: indices of both, (pairs, 2) int64, ascending."""
-        found = [np.empty((0, 2), dtype=np.int64)]
-        for begin in range(0, len(texts) if len(self.grams) else 0, _BATCH):
-            seen, starts = self._grams(texts[begin : begin + _BATCH])
-            likely = np.flatnonzero(self.maybe[seen >> self.shift])
-            low = np.searchsorted(self.grams, seen[likely], side="left")
-            held = self.grams[np.minimum(low, len(self.grams) - 1)] == seen[likely]
-            likely, low = likely[held], low[held]
-            reader = np.searchsorted(starts, likely, side="right") - 1
-            # An n-gram counts once a text: by the place where its owners begin, which is its own.
-            once = np.unique(reader * len(self.grams) + low)
-            reader, low = once // len(self.grams), once % len(self.grams)
-            times = np.searchsorted(self.grams, self.grams[low], side="right") - low
-            at = np.repeat(low - np.cumsum(times) + times, times) + np.arange(times.sum())
-            code = np.repeat(reader, times) * len(self.size) + self.owner[at]
-            code, shared = np.unique(code, return_counts=True)
-            reader, reference = code // len(self.size), code % len(self.size)
-            enough = shared >= CONTAMINATION_SHARE * self.size[reference]
-            found.append(np.stack([reader + begin, reference], axis=1)[enough])
-        return np.concatenate(found)
+        self.n, self.count = n, len(references)
+        grams, starts = _ngrams([_NOT_WORD.sub("", _normal(t)) for t in references], n)
+        owner = np.repeat(np.arange(len(references)), np.diff(starts))
+        owned = np.unique(np.stack([grams, owner.astype(np.uint64)]), axis=1)
+        distinct, counts = np.unique(owned[0], return_counts=True)
+        self.owned = owned[:, counts[np.searchsorted(distinct, owned[0])] <= BOILERPLATE]
+        self.size = np.bincount(self.owned[1].astype(np.int64), minlength=len(references))
 
     def held_by(self, texts: Sequence[str]) -> np.ndarray:
         """Which of `texts` hold one of them, (texts,) bool."""
         hit = np.zeros(len(texts), dtype=bool)
-        hit[self.pairs(texts)[:, 0]] = True
+        if not self.count:
+            return hit
+        owned = self.owned
+        for begin in range(0, len(texts), _BATCH):
+            part = [_NOT_WORD.sub("", _normal(t)) for t in texts[begin : begin + _BATCH]]
+            seen, starts = _ngrams(part, self.n)
+            reader = np.repeat(np.arange(len(part)), np.diff(starts))
+            held = np.unique(np.stack([reader.astype(np.uint64), seen])[:, np.isin(seen, owned[0])], axis=1)
+            low = np.searchsorted(owned[0], held[1], side="left")
+            times = np.searchsorted(owned[0], held[1], side="right") - low
+            at = np.repeat(low - np.concatenate([[0], np.cumsum(times)[:-1]]), times) + np.arange(times.sum())
+            reference = owned[1][at].astype(np.int64)
+            code, shared = np.unique(
+                np.repeat(held[0].astype(np.int64), times) * self.count + reference, return_counts=True
+            )
+            enough = shared >= CONTAMINATION_SHARE * self.size[code % self.count]
+            hit[begin + code[enough] // self.count] = True
         return hit
 
 
@@ -234,13 +209,6 @@ def _normal(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.encode(errors="replace").decode())
     return " ".join(text.casefold().split())
-
-
-def _letters(text: str) -> str:
-    """Letters and digits alone, made equal as in `_normal`."""
-    if text.isascii():
-        return text.lower().encode().translate(None, _ASCII_NOT_WORD).decode()
-    return _NOT_WORD.sub("", _normal(text))
 
 
 def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -252,13 +220,10 @@ def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     chars = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     if not len(chars):
         return np.empty(0, dtype=np.uint64), starts
-    rolled, width, factor = chars, 1, 0x100000001B3
-    for digit in f"{n:b}"[1:]:  # windows double, and grow by one where n's next binary digit says so
-        rolled = rolled[:-width] * np.uint64(factor) + rolled[width:]
-        width, factor = 2 * width, factor * factor % 2**64
-        if digit == "1":
-            rolled = rolled[:-1] * np.uint64(0x100000001B3) + chars[width:]
-            width, factor = width + 1, factor * 0x100000001B3 % 2**64
+    rolled = np.zeros(len(chars) - n + 1, dtype=np.uint64)
+    for offset in range(n):
+        rolled *= np.uint64(0x100000001B3)
+        rolled += chars[offset : offset + len(rolled)]
     # Windows that reach into the next text are left out: n - 1 behind each.
     at = np.arange(starts[-1]) + np.repeat(np.arange(len(texts)) * (n - 1), np.diff(starts))
     return _mix(rolled[at]), starts

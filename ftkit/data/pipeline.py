@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progres
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import Test, conversations, leaking_rows, overlapping, tests_of
+from ftkit.data.decontamination import Test, overlapping, tests_of
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
@@ -30,6 +30,7 @@ from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
 if TYPE_CHECKING:
+    from datasets import Column
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
@@ -131,9 +132,7 @@ class DataPreparationPipeline:
 
         threshold, near = self.config.near_duplicate_threshold, self.config.near_duplicate_threshold is not None
         arguments = {"near": near, "seed": self.config.seed, "text_column": text_column}
-        printed = dataset
-        if "whole" not in dataset.column_names:
-            printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
+        printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
         same, prompt = (first_of_each(table.numbers(printed, name)) for name in ("whole", "question"))
         pairs = np.empty((0, 2), dtype=np.int64)
         if near:
@@ -142,8 +141,8 @@ class DataPreparationPipeline:
         for i in np.flatnonzero(~keep):
             reason = "exact duplicate" if same[i] != i else "near-duplicate"
             self.report.drop(reason, texts_at([int(i)])[0] if self.report.shows(reason) else "")
-        spent = [name for name in ("group", "whole", "question", "signature") if name in dataset.column_names]
-        dataset = dataset.remove_columns(spent)
+        if "group" in dataset.column_names:
+            dataset = dataset.remove_columns("group")
         with self._bars():
             return dataset.add_column("group", group).select(np.flatnonzero(keep))
 
@@ -163,10 +162,8 @@ class DataPreparationPipeline:
         `ftkit.data.cleaning.quality_problem` objects to."""
         if not len(dataset):
             return dataset
-        if "problem" in dataset.column_names:  # `run_pipeline` asked while it cleaned
-            return self._drop_problems(dataset, dataset, text_column).remove_columns("problem")
         judged = self._map(dataset, batches.judge, "filtering", config=self.config, text_column=text_column)
-        return self._drop_problems(dataset, judged, text_column)
+        return self._drop_problems(dataset, judged["problem"], text_column)
 
     def format_instruction(self, instruction: str, response: str | None, system_prompt: str | None = None) -> str:
         """One exchange in the model's chat format, as text: the tokenizer's own template, no other.
@@ -217,14 +214,13 @@ class DataPreparationPipeline:
         )
         self.mismatches += int(table.numbers(encoded, "mismatches").sum())
         self.turns_left_out += int(table.numbers(encoded, "turns_left_out").sum())
-        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded
+        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded["problem"]
         return self._drop_problems(encoded, problems, "text")
 
     def create_splits(self, dataset: Dataset) -> DatasetDict:
         """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
 
-        A table whose rows come from more than one split keeps those. Training rows that hold a prompt or an answer of
-        another split, by the measure of the doctor, are left out and counted: `ftkit.data.decontamination.leaks`.
+        A table whose rows come from more than one split keeps those.
         """
         names = split_numbers(dataset)
         if len(set(names.tolist())) > 1:
@@ -235,20 +231,7 @@ class DataPreparationPipeline:
             c = self.config
             shares = dict(zip(SPLITS, (c.train_split, c.val_split, c.test_split), strict=True))
             chosen = grouped_split(group, shares, c.seed)
-        splits = DatasetDict({split: dataset.select(rows) for split, rows in chosen.items()})
-        if {"messages", "text"} & set(dataset.column_names):
-            splits["train"] = self._without_leaks(splits)
-        return splits
-
-    def _without_leaks(self, splits: DatasetDict) -> Dataset:
-        train = splits["train"]
-        out = leaking_rows(splits)
-        if not out.any():
-            return train
-        for i in np.unique(conversations(train)[out]):  # a conversation may have become several rows
-            reason = "overlaps a held-out row"
-            self.report.drop(reason, row_text(table.rows_at(train)([i])[0]) if self.report.shows(reason) else "")
-        return train.select(np.flatnonzero(~out))
+        return DatasetDict({split: dataset.select(rows) for split, rows in chosen.items()})
 
     def pack(self, dataset: Dataset) -> Dataset:
         """Rows of `max_seq_length` tokens that hold several of the table's: `input_ids`, `labels`, `position_ids`.
@@ -300,7 +283,9 @@ class DataPreparationPipeline:
         refuse_to_overwrite(output_dir)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
-        dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")
+        dataset = self._map(
+            dataset, batches.clean, "cleaning", system_prompt=self.config.system_prompt, text_column="text"
+        )
         dataset = self.quality_filter(dataset)
         dataset = self.deduplicate(dataset)
         dataset = self.decontaminate(dataset)
@@ -353,19 +338,16 @@ class DataPreparationPipeline:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _drop_problems(self, dataset: Dataset, problems: Dataset, text_column: str) -> Dataset:
+    def _drop_problems(self, dataset: Dataset, problems: "Column", text_column: str) -> Dataset:
         """Rows without a problem; the others counted."""
-        kept = np.ones(len(dataset), dtype=bool)
-        at = 0
-        for part in table.stretches(problems, ["problem"]):
-            column = part["problem"].combine_chunks()
-            for i in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False)):
-                kept[at + i] = False
-                problem, row = column[int(i)].as_py(), [at + int(i)]
-                shown = row_text(table.rows_at(dataset, text_column)(row)[0]) if self.report.shows(problem) else ""
-                self.report.drop(problem, shown)
-            at += len(column)
-        return dataset if kept.all() else dataset.select(np.flatnonzero(kept))
+        kept = []
+        for i, problem in enumerate(problems):
+            if problem is None:
+                kept.append(i)
+                continue
+            shown = row_text(table.rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
+            self.report.drop(problem, shown)
+        return dataset if len(kept) == len(dataset) else dataset.select(kept)
 
     def _map(self, dataset: Dataset, function: Callable, what: str, **arguments) -> Dataset:
         """The tables that `function` makes of the table's batches, in as many processes as are worth their start."""
