@@ -11,7 +11,7 @@ The names are Python's, so that the two can be read side by side; a shared file 
   const DEFAULTS = {
     method: "qlora", rank: 64, train_embeddings: false, lora_dropout: 0, batch_size: 4, sequence_length: 2048,
     trained_tokens: null, padded: null, precision: "mixed", optimizer: null, use_gradient_checkpointing: null,
-    attn_implementation: "sdpa", chunked_loss: true, double_quantization: true, quantize_experts: false,
+    attn_implementation: "sdpa", chunked_loss: true, double_quantization: true, quantize_experts: true,
     wide_dtype: "bfloat16", shards: 1, device: "cuda",
   };
 

@@ -67,10 +67,11 @@ class Settings:
     """The loss of ftkit: trained positions only, 2**24 logits at a time. Otherwise logits of all positions."""
     double_quantization: bool = True
     """Quantise the scales of 4-bit weights again."""
-    quantize_experts: bool = False
-    """Whether the fused experts are in 4 bit too. Loading in 4 bit leaves them as they are."""
+    quantize_experts: bool = True
+    """Whether the fused experts are in 4 bit too, as ftkit's QLoRA has them. Transformers' 4-bit loading alone leaves
+    them as they are."""
     wide_dtype: str = "bfloat16"
-    """Precision of what 4-bit loading leaves wide: embeddings, head, norms, routers, experts. Float32 after
+    """Precision of what 4-bit loading leaves wide: embeddings, head, norms, routers. Float32 after
     prepare_model_for_kbit_training."""
     shards: int = 1
     """GPUs over which FSDP shards parameters, gradients and optimizer states."""

@@ -14,6 +14,7 @@ PROPERTIES = {
     "count": "as many numbers train as the closed form says",
     "gradients": "what is declared trained gets gradients, and nothing else does",
     "reload": "saved, it loads on a fresh base in a process that has only PEFT",
+    "resume": "stopped and gone on with, its state and the optimizer's end as if it had not stopped",
     "checkpointing": "recomputing activations changes no gradient",
     "lora_dropout": "trains with " + FEATURES["lora_dropout"],
     "use_rslora": "takes " + FEATURES["use_rslora"],

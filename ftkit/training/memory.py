@@ -60,7 +60,6 @@ def memory_notice(config: TrainingConfig, method: str, *, available: int, dtype:
     if method == "qlora":
         adapters |= {
             "double_quantization": config.bnb_4bit_use_double_quant,
-            "quantize_experts": True,
             "wide_dtype": "float32" if dtype == "float32" else "bfloat16",
             "optimizer": _OPTIMIZERS.get(config.optim, config.optim),
         }

@@ -15,7 +15,7 @@ SETTINGS = (
     {"rank": 8, "batch_size": 1, "sequence_length": 512, "use_gradient_checkpointing": False},
     {"precision": "float32", "padded": False, "device": "cpu", "chunked_loss": False, "attn_implementation": "eager"},
     {"shards": 8, "lora_dropout": 0.1, "train_embeddings": True, "optimizer": "adamw_8bit", "trained_tokens": 300},
-    {"precision": "autocast", "use_gradient_checkpointing": True, "wide_dtype": "float32", "quantize_experts": True},
+    {"precision": "autocast", "use_gradient_checkpointing": True, "wide_dtype": "float32", "quantize_experts": False},
     {"precision": "bfloat16", "attn_implementation": "flash_attention_2", "double_quantization": False, "padded": True},
 )
 RESULTS = (

@@ -138,10 +138,10 @@ def test_fsdp_shards_what_is_static_and_nothing_else():
     assert four.components["activations"] == one.components["activations"]
 
 
-def test_experts_are_not_in_4_bit_unless_asked_for():
-    left = estimate("qwen3-30b-a3b", method="qlora")
+def test_experts_are_in_4_bit_as_the_trainer_has_them_unless_loading_alone_is_meant():
+    left = estimate("qwen3-30b-a3b", method="qlora", quantize_experts=False)
     assert left.components["weights"] > 57e9 and "not in 4 bit" in str(left)
-    packed = estimate("qwen3-30b-a3b", method="qlora", quantize_experts=True)
+    packed = estimate("qwen3-30b-a3b", method="qlora")
     assert packed.components["weights"] < 0.1e9 and "not in 4 bit" not in str(packed)
 
 

@@ -171,6 +171,38 @@ def test_reload_of_the_readable_version(lab, method):
     assert torch.equal(lab.logits(fresh), lab.logits(model))
 
 
+@every
+def test_resume(lab, method, tmp_path):
+    def begun():
+        adapter = lab.production(method)
+        trained = [p for p in adapter.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-2)
+        adapter.begin(12)
+        return adapter, optimizer
+
+    def go(adapter, optimizer, steps):
+        for step in steps:
+            adapter.model.train()
+            adapter.model(lab.ids + step, labels=lab.ids + step).loss.backward()
+            adapter.before_step(step)
+            optimizer.step()
+            adapter.after_step(step)
+            optimizer.zero_grad()
+
+    whole, _ = whole_run = begun()
+    go(*whole_run, range(1, 13))
+    stopped, optimizer = begun()
+    go(stopped, optimizer, range(1, 7))
+    stopped.save_state(str(tmp_path))
+    resumed, again = begun()
+    resumed.restore(str(tmp_path))
+    again.load_state_dict(optimizer.state_dict())
+    go(resumed, again, range(7, 13))
+    expected, found = whole.state(), resumed.state()
+    assert expected.keys() == found.keys() and expected
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 @both
 @every
 def test_checkpointing(lab, kind, method):
