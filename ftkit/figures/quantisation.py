@@ -89,7 +89,7 @@ def qlora_setup(
     Args:
         base_bytes: the base in 16 bits.
         packed_bytes: its weights in 4 bits, with scales.
-        wide_bytes: what stays in 16 bits: embeddings, head, norms.
+        wide_bytes: what stays as it was loaded: embeddings, head, norms.
         adapter_bytes: A and B in float32; their gradients take as much.
         optimizer_bytes: the optimizer's states.
     """
@@ -99,7 +99,7 @@ def qlora_setup(
 
     figure, axes = canvas(62, 17)
     base = box(axes, (0.5, 10.5), (15, 4.4), f"base\n16 bits\n{mb(base_bytes)}", INK, frozen=True)
-    packed = f"4 bits: {mb(packed_bytes)}\n16 bits: {mb(wide_bytes)}\nfrozen"
+    packed = f"4 bits: {mb(packed_bytes)}\nwide: {mb(wide_bytes)}\nfrozen"
     frozen = box(axes, (22, 10.5), (17.5, 4.4), packed, COLOURS[0], frozen=True)
     adapted = box(axes, (46, 10.5), (15.5, 4.4), f"adapters\n32 bits\n{mb(adapter_bytes)}", COLOURS[1])
     lines = f"gradients {mb(adapter_bytes)}\nAdamW, 8 bits {mb(optimizer_bytes)}"

@@ -41,5 +41,5 @@ def test_figure_11_bars_are_the_components_and_their_shares():
 
 def test_figure_15_adds_up():
     shown = words(qlora_setup(200_000_000, 50_000_000, 30_000_000, 5_000_000, 3_000_000))
-    assert "200 MB" in shown and "4 bits: 50 MB\n16 bits: 30 MB" in shown
+    assert "200 MB" in shown and "4 bits: 50 MB\nwide: 30 MB" in shown
     assert "held before the first row:\n93 MB" in shown  # gradients take as much as the adapters
