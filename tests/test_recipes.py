@@ -29,6 +29,16 @@ def test_the_full_run_sees_the_rows_of_the_lora_run():
         assert getattr(lora, name) == getattr(full, name), name
     folder = recipes.obtain("full", "tiny-smollm", **TINY)
     assert (folder / "model.safetensors").is_file()
+    assert (folder / "README.md").read_text().splitlines()[6:7] == ["# Model: tiny-smollm, fine-tuned"]
+
+
+def test_the_qlora_run_is_the_lora_run_in_four_bits():
+    lora, qlora = (vars(recipes.config(name, "tiny-smollm")) for name in ("lora", "qlora"))
+    differing = {name for name in lora if lora[name] != qlora[name]}
+    assert differing == {"output_dir", "project_name"}
+    assert set(qlora) - set(lora) and qlora["load_in_4bit"]
+    folder = recipes.obtain("qlora", "tiny-smollm", **TINY)
+    assert json.loads((folder / "ftkit_base.json").read_text())["quantization"]["quant_type"] == "nf4"
 
 
 def test_an_interrupted_run_is_made_again():

@@ -41,22 +41,22 @@ def card(folder: Path, run: Path) -> str:
     settings, base = record.get("config", {}), base_record.read(run)
     source = settings.get("model_name") or adapter.get("base_model_name_or_path") or "unknown"
     license_, stated = base_license(source)
-    merged = not (folder / "adapter_config.json").is_file()
+    whole = not (folder / "adapter_config.json").is_file()
     front = {
         "base_model": source,
-        "library_name": "transformers" if merged else "peft",
+        "library_name": "transformers" if whole else "peft",
         "pipeline_tag": "text-generation",
     }
     if license_:
         front["license"] = license_
-    kind = "Merged model" if merged else "Adapter"
+    kind = "Merged model" if receipt else "Model" if whole else "Adapter"
     method = record.get("method") or adapter.get("peft_type", "").lower() or "unknown"
     held = f", trained on a base in 4 bits ({base.quantization})" if base and base.quantization else ""
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {kind}: {_name(source)}, fine-tuned",
         f"Base model: `{source}`. Method: {method}{held}.",
-        _load_lines(merged, receipt),
+        _load_lines(whole, receipt),
         _section("Data", _data(record)),
         _section("Settings", _table(settings, _SETTINGS)),
         _section("Metrics", _table(record.get("metrics", {}), _METRICS)),
@@ -101,8 +101,8 @@ def _name(source: str) -> str:
     return Path(source).name
 
 
-def _load_lines(merged: bool, receipt: dict[str, Any]) -> str:
-    if merged:
+def _load_lines(whole: bool, receipt: dict[str, Any]) -> str:
+    if whole:
         dtype = "" if receipt.get("dtype") == "4-bit" else f", dtype={receipt.get('dtype', 'float32')!r}"
         code = f'AutoModelForCausalLM.from_pretrained("this folder"{dtype})'
         return f"```python\nfrom transformers import AutoModelForCausalLM\n\nmodel = {code}\n```".replace("'", '"')

@@ -18,6 +18,7 @@ from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import prepared_rows
 from ftkit.data.sources import load_data
 from ftkit.errors import ConfigError, DataError, Interrupted, MissingDependency
+from ftkit.export.card import write_card
 from ftkit.loss import trained_positions_only
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora_plus import parameter_groups
@@ -206,7 +207,7 @@ class FineTuner:
         return self.trainer.save_checkpoint()
 
     def train(self, resume: bool | None = None) -> dict[str, float]:
-        """Run it all, save the result into `output_dir`, and return the metrics.
+        """Run it all, save the result with its model card into `output_dir`, and return the metrics.
 
         Args:
             resume: go on from the last checkpoint in `output_dir`; start where there is none. Default:
@@ -237,6 +238,7 @@ class FineTuner:
             self.adapter.save(str(output))
             self.tokenizer.save_pretrained(str(output))
             record.finish(output, self.config, metrics, self.trainer.run["data_sha256"], self.history)
+            write_card(output)
         self.trainer.accelerator.wait_for_everyone()
         return metrics
 

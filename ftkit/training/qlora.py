@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from ftkit.errors import ConfigError, MissingDependency
-from ftkit.export.card import write_card
 from ftkit.export.merge import merge
 from ftkit.models.loading import load
 from ftkit.models.quantized import Quantization, quantized_weights, require_bitsandbytes, share_in_four_bits
@@ -105,12 +104,8 @@ class QLoRAFineTuner(LoRAFineTuner):
         return super().create_optimizer()
 
     def train(self, resume: bool | None = None) -> dict[str, float]:
-        """As `FineTuner.train`, with `peak_memory_bytes` among the metrics, and a model card beside the adapter."""
-        metrics = super().train(resume)
-        metrics["peak_memory_bytes"] = peak_memory()
-        if self.trainer.is_world_process_zero():
-            write_card(self.config.output_dir)
-        return metrics
+        """As `FineTuner.train`, with `peak_memory_bytes` among the metrics."""
+        return super().train(resume) | {"peak_memory_bytes": peak_memory()}
 
     def merge_and_save(
         self, output_path: str | Path, safe_serialization: bool = True, *, onto: str | None = None
