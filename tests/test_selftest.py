@@ -1,6 +1,7 @@
 """`ftkit selftest` passes here, and says so where something computes wrongly."""
 
 import json
+import sys
 
 import pytest
 
@@ -60,3 +61,13 @@ def test_a_reload_or_a_resume_that_changes_the_model_is_noticed(wrong, monkeypat
         monkeypatch.setattr(LoRAFineTuner, "train", other_order)
         monkeypatch.setattr("ftkit.training.record.last_checkpoint", lambda output, run: None)
     assert f"a {wrong} " in selftest.run("LoRA", selftest.lora).detail
+
+
+def test_without_bitsandbytes_all_else_works(monkeypatch):
+    for name in ("bitsandbytes", "bitsandbytes.nn", "bitsandbytes.functional"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("peft.import_utils.is_bnb_available", lambda: False)
+    outcomes = {name: selftest.run(name, check) for name, check in selftest.CHECKS.items() if name != "libraries"}
+    left_out = {name for name, result in outcomes.items() if result.outcome == "left out"}
+    assert left_out == {"4-bit numbers", "QLoRA"}
+    assert all(outcomes[name].outcome == "ok" for name in outcomes.keys() - left_out), outcomes
