@@ -64,15 +64,15 @@ def laid_out(names: list[str], browser: Browser) -> Iterator[Page]:
     with TemporaryDirectory(prefix=".pdf-", dir=build) as folder, served(build) as base:
         source = Path(folder, "book.html")
         source.write_text(document(names), "utf8")
-        window = browser.new_context(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
-        window.set_default_timeout(TIMEOUT)
-        view = open_page(window, base, source.relative_to(build).as_posix())
-        if view.problems:
-            raise RuntimeError("the pages do not load: " + "; ".join(view.problems))
-        view.page.emulate_media(media="print")
-        view.page.evaluate(FIT)
-        yield view.page
-        window.close()
+        size = {"width": WIDTH, "height": 900}
+        with browser.new_context(viewport=size, color_scheme="light") as window:
+            window.set_default_timeout(TIMEOUT)
+            view = open_page(window, base, source.relative_to(build).as_posix())
+            if view.problems:
+                raise RuntimeError("the pages do not load: " + "; ".join(view.problems))
+            view.page.emulate_media(media="print")
+            view.page.evaluate(FIT)
+            yield view.page
 
 
 def write(names: list[str], out: Path, browser: Browser) -> None:
@@ -183,7 +183,7 @@ def _config() -> dict:
 
 def _running_head(name: str, title: str) -> str:
     """The rule that puts the title of a page of the book at the top of all its sheets."""
-    return f"@page {_id(name)} {{ @top-right {{ content: {json.dumps(title)} }} }}"
+    return f"@page {_id(name)} {{ @top-right {{ content: {json.dumps(title, ensure_ascii=False)} }} }}"
 
 
 def _title_page() -> str:
@@ -207,8 +207,9 @@ def _contents(articles: dict[str, Tag]) -> str:
 
 
 def main() -> int:
-    if missing := [name for name in contents() if f"{name}.html" not in pages()]:
-        sys.exit(f"{HTML.relative_to(ROOT)} has no page {', '.join(missing)}: run `make book` first")
+    if missing := [f"{name}.html" for name in contents() if f"{name}.html" not in pages()]:
+        print(f"there is no {missing[0]} in {HTML.relative_to(ROOT)}: run `make book` first", file=sys.stderr)
+        return 2
     with chromium() as browser:
         write(contents(), OUT, browser)
     print(f"[ftkit] pdf: {OUT.relative_to(ROOT)} ({OUT.stat().st_size / 1e6:.1f} MB)")
