@@ -29,7 +29,7 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.cleaning import row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import tests_of
+from ftkit.data.decontamination import holding
 from ftkit.data.duplicates import BANDS, first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import BrokenRow, recognise, to_messages
 from ftkit.data.pipeline import DataPreparationPipeline, refuse_to_overwrite
@@ -219,7 +219,8 @@ class FindPairs(PipelineStep):
 
 
 class ChooseRows(PipelineStep):
-    """Which rows stay and which belong into one split, from the fingerprints and pairs of all."""
+    """Which rows stay and which belong into one split, from the fingerprints and pairs of all. Of those that stay, what
+    holds a text of the test set `config.decontaminate` is left out."""
 
     type, name = "🫂 - DEDUP", "ftkit duplicates"
 
@@ -239,13 +240,18 @@ class ChooseRows(PipelineStep):
             shown = row_text(table.restore(rows[int(order[i])])) if report.shows(reason) else ""
             report.drop(reason, shown)
             self.stat_update(reason)
+        if self.config.decontaminate is not None:
+            kept = np.flatnonzero(keep)
+            for i, unit in holding(rows.select(order[kept]), self.config.decontaminate):
+                keep[kept[i]] = False
+                report.drop("overlaps the test set", unit)
         _save_array(self.work / "kept" / "rows.npy", order[keep])
         _save_array(self.work / "kept" / "group.npy", group[keep])
         _write_report(self.work / "reports" / "duplicates.json", report)
 
 
 class EncodeRows(PipelineStep):
-    """Decontaminated and encoded, each task a stretch of the rows that stayed."""
+    """Encoded, each task a stretch of the rows that stayed."""
 
     type, name = "🔢 - TOKENIZER", "ftkit encode"
 
@@ -259,7 +265,6 @@ class EncodeRows(PipelineStep):
         mine = np.array_split(np.arange(len(kept)), world_size)[rank]
         pipeline = DataPreparationPipeline(DataConfig(**asdict(self.config) | {"num_proc": 1}), progress=False)
         dataset = rows.select(kept[mine]).add_column("group", group[mine])
-        dataset = pipeline.decontaminate(dataset, tests=tests_of(rows.select(kept), self.config.decontaminate))
         dataset = pipeline.tokenize_dataset(dataset)
         if len(dataset):
             _save(self.work / "tokens" / f"{rank:06d}.arrow", table.stretches(dataset))

@@ -222,7 +222,7 @@ def test_a_source_with_splits_keeps_them_and_its_test_rows_leave_the_training_ro
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made, splits = prepare(tmp_path, folder)
     assert [len(split) for split in splits.values()] == [20, 0, 6]
-    assert made.report.dropped == {"exact duplicate": 1, "overlaps the test set": 1}
+    assert made.report.dropped == {"exact duplicate": 1, "overlaps a held-out row": 1}
 
 
 def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
