@@ -215,9 +215,10 @@ class _Tokens:
             findings.add("no_target", "error", "a row without a single trained token.", where)
             return
         last = trained[-1]
-        if len(trained) > 1 and self.pad is not None:
-            if part[-2:] == [self.pad] * 2 and {last, last - 1} <= set(trained):
-                findings.add("padding_trained", "error", "padding is trained; mask it by position.", where)
+        # Where the stop token pads, a text that ended with it already has two that are no padding.
+        run = 3 if self.pad in self.stops else 2
+        if part[-run:] == targets[-run:] == [self.pad] * run:
+            findings.add("padding_trained", "error", "padding is trained; mask it by position.", where)
         if part[last] not in self.stops:
             what = "an answer is trained without the token that ends it: the model would not learn to stop."
             cut = len(part) >= self.max_seq_length
