@@ -90,13 +90,13 @@ def kept_apart(dataset: "Dataset", side: np.ndarray, group: np.ndarray, text_col
     side, group = side.copy(), first_of_each(group)
     room = np.bincount(side, minlength=len(SPLITS))
     trained = np.zeros(len(side), dtype=bool)  # for good
-    asked = side == 0
+    sought = np.zeros(len(side), dtype=bool)
     pairs, owned = np.empty((0, 2), dtype=np.int64), np.empty((2, 0), dtype=np.int64)
     for turn in range(_ROUNDS):  # rows that came into a held-out split have not been looked for yet
-        new = np.flatnonzero((side != 0) & ~asked)
+        new = np.flatnonzero((side != 0) & ~sought)
         if not len(new):
             break
-        asked[new] = True
+        sought[new] = True
         more, (owner, number) = _held(dataset, new, text_column)
         offset = int(max(pairs[:, 1].max(initial=-1), owned[1].max(initial=-1))) + 1
         pairs = np.concatenate([pairs, more + [0, offset]])

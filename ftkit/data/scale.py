@@ -12,8 +12,9 @@
 The first runs here and in the tests; the second, on a cluster whose nodes share these folders, was not run by the
 authors. Either gives the rows that `DataPreparationPipeline.run_pipeline` gives for the same source and settings, in
 the same order: the work is divided by files (name them `train-00000-of-00100.jsonl` and so on), and what must see all
-rows at once (which of two duplicates stays, the splits) runs as one task on fingerprints, 250 bytes a row. A run that
-was interrupted goes on where it stopped, because datatrove keeps in `work_dir` which tasks are done.
+rows at once runs as one task: which of two duplicates stays, on fingerprints of 250 bytes a row, and the splits, with
+the n-grams of the held-out rows in memory. A run that was interrupted goes on where it stopped, because datatrove keeps
+in `work_dir` which tasks are done.
 """
 
 import json
