@@ -78,12 +78,13 @@ class Report:
         )
         formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
         left_out = f", {sum(self.dropped.values()):,} left out" if self.dropped else ""
-        return f"{self.read:,} rows read ({formats}), {self.kept:,} kept{left_out}{reasons}"
+        of_which = f" ({formats})" if formats else ""
+        return f"{self.read:,} rows read{of_which}, {self.kept:,} kept{left_out}{reasons}"
 
 
 def _line(example: str) -> str:
     """An example in a line of at most 80 characters: a file without its folders, nothing that acts on a terminal."""
-    text = _FOLDERS.sub("", example)
+    text = " ".join(_FOLDERS.sub("", example).split())
     text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return text if len(text) <= 80 else f"{text[:79]}…"
 

@@ -26,7 +26,7 @@ def test_every_source_has_its_table(notebook):
     shown = "".join(
         out["data"].get("text/html", "") for cell in notebook.cells for out in cell.get("outputs", []) if "data" in out
     )
-    assert all(f"{row.model}: {row.method}, r={row.r}" in shown for row in COUNTS)
+    assert all(f"<th>{row.model}: {row.method}{f', r={row.r}' if row.r else ''}</th>" in shown for row in COUNTS)
 
 
 def test_what_differs_is_said_with_its_reason(computed):
