@@ -22,7 +22,7 @@ _STEPS = {
         "chat template and mask",
         ("longer than max_seq_length", "the prompt alone fills max_seq_length", "nothing to train"),
     ),
-    "Split": ("groups stay together", ()),
+    "Split": ("groups stay together", ("overlaps a held-out row",)),
 }
 """Name of a step: what it does, and the reasons for which it leaves rows out."""
 
@@ -59,7 +59,7 @@ def pipeline_steps(metadata: Mapping[str, Any]) -> list[Step]:
         left -= sum(lost.values())
         steps.append(Step(name, does, {"rows": left}, lost))
     sizes = {split: metadata[f"{key}_size"] for split, key in zip(_SPLITS, ("train", "val", "test"), strict=True)}
-    return [*steps[:-1], Step(steps[-1].name, steps[-1].does, sizes)]
+    return [*steps[:-1], Step(steps[-1].name, steps[-1].does, sizes, steps[-1].dropped)]
 
 
 def data_pipeline(steps: Sequence[Step]) -> "Figure":

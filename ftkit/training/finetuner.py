@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class FineTuner:
+class FineTuner(ABC):
     """Fine-tune a causal model. A child loads it, says what is trained (`adapter`), and may choose the optimizer.
 
     Args:
@@ -63,13 +64,13 @@ class FineTuner:
         """Seed Python, NumPy and torch with `config.seed`."""
         set_seed(self.config.seed)
 
+    @abstractmethod
     def load_model_and_tokenizer(self) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
         """Load the model, decide what of it trains, and set `adapter`, `model` and `tokenizer`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mixed_precision(self) -> str:
         """bf16, fp16 or no: the number format that autocast computes in."""
-        raise NotImplementedError
 
     def load_data(self) -> "dict[str, list[dict[str, list[int]]] | Dataset]":
         """Rows to ids and labels with the model's chat template; a row longer than `max_seq_length` is left out.
@@ -227,13 +228,14 @@ class FineTuner:
         self.setup_seed()
         self._prepare()
         checkpoint = record.last_checkpoint(output, self.trainer.run) if resume else None
+        times = record.times(output) if checkpoint is not None else {}  # a run that is complete is only read
         if self.trainer.is_world_process_zero():
             record.begin(output, self.config, fresh=checkpoint is None)
         with trained_positions_only(self.adapter.causal_model), _sigterm(self.trainer):
             runtime = self._run(checkpoint)
         metrics = self._best(output)
         self.model.eval()
-        metrics |= {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
+        metrics |= times or {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
         if self.trainer.is_world_process_zero():
             self.adapter.save(str(output))
             self.tokenizer.save_pretrained(str(output))

@@ -63,7 +63,6 @@ class FullFineTuner(FineTuner):
             dtype="float32",
             attn_implementation="eager" if compute.attn_implementation == "eager" else "sdpa",
             trust_remote_code=c.trust_remote_code,
-            seed=c.seed,
             verbose=False,
         )
         attention = compute.attn_implementation

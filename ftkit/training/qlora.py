@@ -69,7 +69,6 @@ class QLoRAFineTuner(LoRAFineTuner):
             attn_implementation="sdpa" if attention == "auto" and not c.use_flash_attention else attention,
             quantization=self._get_quantization_config(),
             trust_remote_code=c.trust_remote_code,
-            seed=c.seed,
         )
 
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:

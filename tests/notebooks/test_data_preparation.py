@@ -65,7 +65,12 @@ def test_e7_12_e7_13_splits_are_apart_and_none_is_empty(computed):
     assert list(computed["held"].values()) == [False, True]
     assert computed["torn"]["row by row"] > computed["torn"]["by group"] == 0
     assert computed["small_split"] == {"train": 17, "validation": 1, "test": 1}
-    assert computed["left_seen"] == 0
+
+
+def test_e7_12_no_row_holds_a_text_of_a_later_split_and_the_doctor_agrees(notebook, computed):
+    before, after = computed["seen"]
+    assert before > 0 == after
+    assert printed(notebook, "contained-doctor") and "overlap" not in printed(notebook, "contained-doctor")
 
 
 def test_e7_1_e7_2_another_family_s_format_has_no_stop_token(computed):

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ftkit.errors import ConfigError, DataError
+from ftkit.evaluation.config import EvaluationConfig
+from ftkit.evaluation.evaluator import LLMEvaluator
 from ftkit.models import load
 from ftkit.training.config import RUN_FILE, LoRAConfig
 from ftkit.training.lora import LoRAFineTuner
@@ -159,6 +161,16 @@ def test_ftkit_loads_the_run_by_its_folder(tuner):
     loaded, _ = load(tuner.config.output_dir, verbose=False)
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, tuner.model(ids).logits, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_with_another_seed_is_loaded_on_the_base_that_it_was_trained_on(data, tmp_path):
+    tuner = LoRAFineTuner(settings(tmp_path / "run", seed=7, max_steps=2), data)
+    tuner.train()
+    evaluator = LLMEvaluator(EvaluationConfig(model_path=tuner.config.output_dir), verbose=False)
+    ids = torch.arange(20)[None] + 30
+    with torch.no_grad():
+        assert torch.equal(evaluator.model(ids).logits, tuner.model(ids).logits)
+    assert evaluator.compute_perplexity(["red green?"])["perplexity"] > 0
 
 
 def test_merging_gives_the_adapters_logits(tuner, tmp_path):

@@ -47,6 +47,10 @@ def run(folder, data, resume=False, **changes):
     return tuner
 
 
+def recorded(folder):
+    return json.loads((folder / RUN_FILE).read_text())
+
+
 def stopped_after(folder, data, step, monkeypatch, **changes):
     """A run that SIGTERM stops after `step`."""
     end = SavePoints.on_step_end
@@ -74,8 +78,10 @@ def test_e8_7_an_existing_run_is_refused_without_resume_and_a_whole_one_is_read_
     with pytest.raises(ConfigError, match="holds a run. Go on with it by --resume"):
         run(tmp_path / "run", data)
     before = (tmp_path / "run/log.jsonl").read_bytes()
+    times = {k: v for k, v in recorded(tmp_path / "run")["metrics"].items() if k.endswith("_runtime")}
     again = run(tmp_path / "run", data, resume=True)
     assert (tmp_path / "run/log.jsonl").read_bytes() == before
+    assert len(times) == 2 and recorded(tmp_path / "run")["metrics"].items() >= times.items()
     for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
