@@ -68,6 +68,31 @@ def generations(
         generation_config: Transformers' settings instead of the four above; stop and pad tokens are still the family's.
         progress: draw a bar on stderr.
     """
+    rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
+    prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
+    options = {"batch_size": batch_size, "do_sample": do_sample, "temperature": temperature, "top_p": top_p}
+    options |= {"seed": seed, "generation_config": generation_config, "progress": progress}
+    answers = complete(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **options)
+    stops = stop_token_ids(tokenizer, model)
+    return [_generation(tokenizer, ids, stops) for ids in answers]
+
+
+def complete(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 42,
+    generation_config: "GenerationConfig | None" = None,
+    progress: bool = False,
+) -> list[list[int] | None]:
+    """The ids that the model writes behind each of `prompts`, up to and with a stop token; None where the prompt alone
+    fills the context. Options as in `generations`."""
     import torch
     from tqdm.std import tqdm
     from transformers import GenerationConfig
@@ -77,11 +102,9 @@ def generations(
     if generation_config is not None and generation_config.max_new_tokens:
         max_new_tokens = generation_config.max_new_tokens
     settings.eos_token_id, settings.pad_token_id = stop_token_ids(tokenizer, model), tokenizer.pad_token_id
-    rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
-    prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
     context = context_length(model)
     room = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
-    answers = [Generation("", 0, "prompt_too_long")] * len(prompts)
+    answers: list[list[int] | None] = [None] * len(prompts)
     model.eval()
     bar = tqdm(total=len(prompts), desc="generating", unit="answer", disable=not progress, file=sys.stderr)
     devices = [model.device] if model.device.type == "cuda" else []
@@ -96,7 +119,9 @@ def generations(
                 known = {"past_key_values": prefix.cache(mask)} if prefix else {}
                 out = model.generate(ids.to(model.device), attention_mask=mask, generation_config=settings, **known)
                 for i, new in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
-                    answers[i] = _generation(tokenizer, new, set(settings.eos_token_id))
+                    # Behind a row's stop token stands padding, which may be the stop token's own id.
+                    end = next((at for at, token in enumerate(new, start=1) if token in settings.eos_token_id), None)
+                    answers[i] = new[:end]
             bar.update(len(batch))
     return answers
 
@@ -116,11 +141,11 @@ def _batches(prompts: list[list[int]], room: list[int], batch_size: int):
             yield limit, group[start : start + batch_size]
 
 
-def _generation(tokenizer: "PreTrainedTokenizerBase", new: list[int], stops: set[int]) -> Generation:
-    # Behind a row's stop token stands padding, which may be the stop token's own id.
-    end = next((at for at, token in enumerate(new, start=1) if token in stops), None)
-    text = tokenizer.decode(new[:end], skip_special_tokens=True)
-    return Generation(text, end or len(new), "length" if end is None else "stopped")
+def _generation(tokenizer: "PreTrainedTokenizerBase", ids: list[int] | None, stops: list[int]) -> Generation:
+    if ids is None:
+        return Generation("", 0, "prompt_too_long")
+    finish = "stopped" if ids[-1] in stops else "length"
+    return Generation(tokenizer.decode(ids, skip_special_tokens=True), len(ids), finish)
 
 
 def _left_padded(rows: list[list[int]], pad_token_id: int):
