@@ -3,10 +3,13 @@
 import copy
 import sys
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.data.chat import encode_prompt
+from ftkit.errors import ConfigError
+from ftkit.evaluation.kept import complete_once
 from ftkit.evaluation.prefix import shared_prefix
 from ftkit.models.families import stop_token_ids
 
@@ -23,11 +26,13 @@ class Generation:
         tokens: generated, the stop token among them.
         finish: "stopped" at a stop token; "length": cut at `max_new_tokens` or at the end of the model's context;
             "prompt_too_long": the prompt alone fills the context, so nothing was generated.
+        kept: read from the cache, where this model had put it before.
     """
 
     text: str
     tokens: int
     finish: Literal["stopped", "length", "prompt_too_long"]
+    kept: bool = False
 
 
 def generate(
@@ -52,6 +57,7 @@ def generations(
     top_p: float = 1.0,
     seed: int = 42,
     generation_config: "GenerationConfig | None" = None,
+    keep: bool = False,
     progress: bool = True,
 ) -> list[Generation]:
     """The model's answer to each conversation, in their order.
@@ -66,15 +72,27 @@ def generations(
             make up `top_p`, instead of taking the likeliest token. torch's global generator is left as it was.
         seed: of the drawing; the same seed and batch size give the same answers.
         generation_config: Transformers' settings instead of the four above; stop and pad tokens are still the family's.
+        keep: take greedy answers that this very model has given before, to the same prompts and settings, from the
+            user's cache (`ftkit.evaluation.kept`), and keep the others there.
         progress: draw a bar on stderr.
+
+    Raises:
+        ConfigError: drawn answers, or a generation_config's, are to be kept.
     """
+    if keep and (do_sample or generation_config is not None):
+        raise ConfigError("only greedy answers can be kept; leave do_sample and generation_config, or keep, out.")
     rows = [one if isinstance(one, dict) else {"messages": one} for one in conversations]
     prompts = [encode_prompt(tokenizer, row["messages"], row.get("tools")) for row in rows]
     options = {"batch_size": batch_size, "do_sample": do_sample, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "generation_config": generation_config, "progress": progress}
-    answers = complete(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **options)
+    write = partial(complete, model, tokenizer, max_new_tokens=max_new_tokens, **options)
+    kept = [False] * len(prompts)
+    if keep:
+        answers, kept = complete_once(model, tokenizer, prompts, max_new_tokens, write)
+    else:
+        answers = write(prompts)
     stops = stop_token_ids(tokenizer, model)
-    return [_generation(tokenizer, ids, stops) for ids in answers]
+    return [_generation(tokenizer, ids, stops, old) for ids, old in zip(answers, kept, strict=True)]
 
 
 def complete(
@@ -141,11 +159,13 @@ def _batches(prompts: list[list[int]], room: list[int], batch_size: int):
             yield limit, group[start : start + batch_size]
 
 
-def _generation(tokenizer: "PreTrainedTokenizerBase", ids: list[int] | None, stops: list[int]) -> Generation:
+def _generation(
+    tokenizer: "PreTrainedTokenizerBase", ids: list[int] | None, stops: list[int], kept: bool
+) -> Generation:
     if ids is None:
-        return Generation("", 0, "prompt_too_long")
+        return Generation("", 0, "prompt_too_long", kept)
     finish = "stopped" if ids[-1] in stops else "length"
-    return Generation(tokenizer.decode(ids, skip_special_tokens=True), len(ids), finish)
+    return Generation(tokenizer.decode(ids, skip_special_tokens=True), len(ids), finish, kept)
 
 
 def _left_padded(rows: list[list[int]], pad_token_id: int):
