@@ -16,6 +16,9 @@ from ftkit.models.families import stop_token_ids
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+SMALLEST = 4
+"""Rows below which a batch is not worth making smaller."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -66,8 +69,9 @@ def generations(
         conversations: messages, or rows with `messages` and, where there are any, `tools`; a last assistant message,
             the reference, is not shown to the model.
         max_new_tokens: an answer that has not stopped by then is cut there, or where the model's context ends.
-        batch_size: prompts at once; they are batched by length and padded on the left, and what all prompts begin with
-            is read once. Greedy answers do not depend on any of that but for rounding.
+        batch_size: prompts at once; they are batched by length and padded on the left, what all prompts begin with is
+            read once, and rows that have ended leave the batch. Greedy answers do not depend on any of that but for
+            rounding.
         do_sample: draw from the model's distribution, sharpened by `temperature` and cut to the most likely tokens that
             make up `top_p`, instead of taking the likeliest token. torch's global generator is left as it was.
         seed: of the drawing; the same seed and batch size give the same answers.
@@ -131,15 +135,13 @@ def complete(
         prefix = shared_prefix(model, [prompt for prompt, limit in zip(prompts, room, strict=True) if limit > 0])
         for limit, batch in _batches(prompts, room, batch_size):
             if limit > 0:
-                settings.max_new_tokens = limit
                 ids, mask = _left_padded([prompts[i] for i in batch], tokenizer.pad_token_id)
-                mask = mask.to(model.device)
-                known = {"past_key_values": prefix.cache(mask)} if prefix else {}
-                out = model.generate(ids.to(model.device), attention_mask=mask, generation_config=settings, **known)
-                for i, new in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
-                    # Behind a row's stop token stands padding, which may be the stop token's own id.
-                    end = next((at for at, token in enumerate(new, start=1) if token in settings.eos_token_id), None)
-                    answers[i] = new[:end]
+                ids, mask = ids.to(model.device), mask.to(model.device)
+                cache = prefix.cache(mask) if prefix else None
+                # A configuration of the user's may count from the prompt's end or search in beams: in one go.
+                write = _write if generation_config is None else _write_in_one_go
+                for i, new in zip(batch, write(model, settings, limit, ids, mask, cache), strict=True):
+                    answers[i] = new
             bar.update(len(batch))
     return answers
 
@@ -147,6 +149,58 @@ def complete(
 def context_length(model: "PreTrainedModel") -> int:
     """Most tokens that the model was made for; `sys.maxsize` where its configuration names no limit."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+
+
+def _write(model: "PreTrainedModel", settings: "GenerationConfig", limit: int, ids, mask, cache) -> list[list[int]]:
+    """At most `limit` new tokens behind each row of `ids`, up to and with the first stop token.
+
+    Where half of the rows have ended, the others go on without them: a long answer does not keep a batch busy.
+    """
+    import torch
+    from transformers import StoppingCriteriaList
+
+    start, stops = ids.shape[1], torch.tensor(settings.eos_token_id, device=ids.device)
+
+    def half_ended(sequences, scores):
+        ended = torch.isin(sequences[:, start:], stops).any(dim=1)
+        return torch.full_like(ended, len(ended) >= SMALLEST and 2 * ended.sum() >= len(ended))
+
+    found: list[list[int]] = [[]] * len(ids)
+    rows = list(range(len(ids)))
+    while rows:
+        settings.max_new_tokens = start + limit - ids.shape[1]
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=settings,
+            past_key_values=cache,
+            stopping_criteria=StoppingCriteriaList([half_ended]),
+            return_dict_in_generate=True,
+        )
+        ids, cache = out.sequences, out.past_key_values
+        for row, new in zip(rows, ids[:, start:].tolist(), strict=True):
+            found[row] = _ended(new, settings.eos_token_id)
+        going = [at for at, row in enumerate(rows) if found[row][-1] not in settings.eos_token_id]
+        if ids.shape[1] == start + limit or not going:
+            break
+        rows = [rows[at] for at in going]
+        keep = torch.tensor(going, device=ids.device)
+        ids, mask = ids[keep], torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)[keep]
+        if cache is not None:
+            cache.batch_select_indices(keep)
+    return found
+
+
+def _write_in_one_go(model: "PreTrainedModel", settings: "GenerationConfig", limit: int, ids, mask, cache):
+    settings.max_new_tokens = limit
+    known = {"past_key_values": cache} if cache else {}
+    out = model.generate(ids, attention_mask=mask, generation_config=settings, **known)
+    return [_ended(new, settings.eos_token_id) for new in out[:, ids.shape[1] :].tolist()]
+
+
+def _ended(new: list[int], stops: list[int]) -> list[int]:
+    # Behind a row's stop token stands padding, which may be the stop token's own id.
+    return new[: next((at for at, token in enumerate(new, start=1) if token in stops), None)]
 
 
 def _batches(prompts: list[list[int]], room: list[int], batch_size: int):
