@@ -163,7 +163,7 @@ def _write(model: "PreTrainedModel", settings: "GenerationConfig", limit: int, i
 
     def half_ended(sequences, scores):
         ended = torch.isin(sequences[:, start:], stops).any(dim=1)
-        return torch.full_like(ended, len(ended) >= SMALLEST and 2 * ended.sum() >= len(ended))
+        return torch.full_like(ended, len(ended) >= SMALLEST and 2 * int(ended.sum()) >= len(ended))
 
     found: list[list[int]] = [[]] * len(ids)
     rows = list(range(len(ids)))
