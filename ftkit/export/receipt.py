@@ -105,8 +105,8 @@ def greedy_from(
         if same is not None and chosen[same] not in stops and len(found[row]) < max_new_tokens:
             open_rows.append(row)
     begun = [prompts[row] + found[row] for row in open_rows]
-    for row, rest in zip(open_rows, greedy(model, tokenizer, begun, max_new_tokens), strict=True):
-        found[row] = (found[row] + rest)[:max_new_tokens]
+    for row, rest in zip(open_rows, complete(model, tokenizer, begun, max_new_tokens=max_new_tokens), strict=True):
+        found[row] = (found[row] + (rest or []))[:max_new_tokens]  # none where the context is full
     return found
 
 
