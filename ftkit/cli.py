@@ -15,6 +15,7 @@ from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
+from ftkit.selftest import Selftest, selftest
 from ftkit.terminal import Chat, chat
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig, QLoRAConfig
 
@@ -269,6 +270,7 @@ COMMANDS: dict[str, tuple[type, Callable]] = {
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
     "memory": (Memory, memory),
+    "selftest": (Selftest, selftest),
 }
 
 

@@ -186,3 +186,10 @@ def test_a_chat_says_what_it_cannot_do(monkeypatch, capsys):
 def test_a_chat_shows_no_control_characters(capsys):
     _write("a\x1b[2Jb\x07\x9b\n\u200dc\té")
     assert capsys.readouterr().out == "a[2Jb\n\u200dc\té"
+
+
+def test_the_package_is_a_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ftkit", "train", "lorra"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("ftkit: there is no command 'train lorra'")

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def clean(batch: "pa.Table", system_prompt: str | None, text_column: str) -> "pa.Table":
-    """Every content cleaned, and `system_prompt`, where given, before conversations that bring none."""
-    made = table.arrays([cleaned(row, system_prompt) for row in table.rows_of(batch, text_column)])
-    return replaced(batch, made)
+def look_over(batch: "pa.Table", config: DataConfig, text_column: str) -> "pa.Table":
+    """Every content cleaned, and the system prompt of the settings before conversations that bring none; beside it what
+    `judge` and `fingerprint` would say of the cleaned rows, so that each is unpacked once."""
+    import pyarrow as pa
+
+    rows = [cleaned(row, config.system_prompt) for row in table.rows_of(batch, text_column)]
+    problems = pa.array([problem(row, config) for row in rows], pa.string())
+    printed = fingerprints(rows, config.near_duplicate_threshold is not None, config.seed)
+    return replaced(batch, table.arrays(rows) | {"problem": problems} | printed)
 
 
 def cleaned(row: dict, system_prompt: str | None) -> dict:
@@ -49,15 +54,21 @@ def judge(batch: "pa.Table", config: DataConfig, text_column: str) -> "pa.Table"
 
 
 def fingerprint(batch: "pa.Table", near: bool, seed: int, text_column: str) -> "pa.Table":
+    """What `fingerprints` tells of the rows of a table."""
+    import pyarrow as pa
+
+    return pa.table(fingerprints(table.rows_of(batch, text_column), near, seed))
+
+
+def fingerprints(rows: list[dict], near: bool, seed: int) -> "dict[str, pa.Array]":
     """`whole` and `question`, keys that are equal in rows where those are, and `signature` for near-duplicates."""
     import pyarrow as pa
 
-    rows = table.rows_of(batch, text_column)
-    columns = {"whole": exact_keys(map(whole, rows)), "question": exact_keys(map(question, rows))}
+    columns = {"whole": pa.array(exact_keys(map(whole, rows))), "question": pa.array(exact_keys(map(question, rows)))}
     if near:
         signed = signatures(list(map(row_text, rows)), seed)
         columns["signature"] = pa.array([row.tobytes() for row in signed], pa.binary())
-    return pa.table(columns)
+    return columns
 
 
 def problem(row: dict, config: DataConfig) -> str | None:
@@ -82,7 +93,7 @@ def encode(
     """
     import pyarrow as pa
 
-    at, ids, rows = [], [], []
+    at, ids, rows = [], [], []  # rows: those that end before their conversation does
     counts: dict[str, list] = {"problem": [], "mismatches": [], "turns_left_out": []}
     options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
     for i, (row, encoded) in enumerate(encoded_rows(table.rows_of(batch, text_column), tokenizer, **options)):
@@ -95,15 +106,21 @@ def encode(
             counts_here = bool(kept) and number == 0
             at.append(i)
             ids.append(made)
-            rows.append(row | {"messages": row["messages"][:end]} if end else row)
+            shorter = end and end < len(row["messages"])
+            rows.append(row | {"messages": row["messages"][:end]} if shorter else None)
             counts["problem"].append(problem)
             counts["mismatches"].append(encoded.mismatches if counts_here else 0)
             counts["turns_left_out"].append(len(encoded.rows) - len(kept) if counts_here else 0)
     columns = {name: table.lists(made[name] for made in ids) for name in ("input_ids", "labels")}
-    columns |= table.arrays(rows) | {"problem": pa.array(counts["problem"], pa.string())}
+    taken = batch.take(pa.array(at, pa.int64()))
+    written = text_column == "text" and table.has_cells(batch)
+    if written and not any(rows):
+        columns |= {name: taken[name] for name in table.CELLS}
+    else:
+        columns |= table.arrays([cut or row for cut, row in zip(rows, table.rows_of(taken, text_column), strict=True)])
+    columns["problem"] = pa.array(counts["problem"], pa.string())
     columns |= {name: pa.array(counts[name], pa.int32()) for name in ("mismatches", "turns_left_out")}
-    taken = batch.select(carried).take(pa.array(at, pa.int64()))
-    return replaced(pa.table(columns), {name: taken[name] for name in carried})
+    return pa.table(columns | {name: taken[name] for name in carried})
 
 
 def _why_nothing_fits(encoded: Encoded, config: DataConfig) -> str:

@@ -45,7 +45,7 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str,
     """The text the model continues with its answer. A final assistant message, the reference, is left out."""
     if messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
-    return _render(tokenizer, messages, tools, add_generation_prompt=True)
+    return _render(tokenizer, [messages], tools, add_generation_prompt=True)[0]
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
@@ -96,20 +96,22 @@ def encode_rows(
         if value not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
     stops = set(stop_token_ids(tokenizer))
-    texts: list[str] = []
-    plans = []
+    plans, pairs = [], []
     for row in rows:
-        if "text" in row:
-            plans.append(None)
+        ends = None
+        if "text" not in row:
+            ends = [i + 1 for i, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+            ends = ends if train_on == "all" else ends[-1:]
+            pairs += [(row["messages"][: end - 1], row["messages"][:end], row.get("tools")) for end in ends]
+        plans.append(ends)
+    rendered = iter(_rendered(tokenizer, pairs))
+    texts: list[str] = []
+    for row, ends in zip(rows, plans, strict=True):
+        if ends is None:
             texts.append(row["text"])
             continue
-        messages, tools = row["messages"], row.get("tools")
-        ends = [i + 1 for i, message in enumerate(messages) if message["role"] == "assistant"]
-        ends = ends if train_on == "all" else ends[-1:]
-        plans.append(ends)
-        for end in ends:
-            prompt = _render(tokenizer, messages[: end - 1], tools, add_generation_prompt=True)
-            whole = _render(tokenizer, messages[:end], tools, add_generation_prompt=False)
+        for _ in ends:
+            prompt, whole = next(rendered)
             if on_mismatch == "raise" and not whole.startswith(prompt):
                 _refuse(tokenizer, *_ids(tokenizer, [prompt, whole]))
             texts += [prompt, whole]
@@ -179,17 +181,34 @@ def _parting(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _render(tokenizer, messages, tools, add_generation_prompt: bool) -> str:
+def _rendered(tokenizer, pairs: list[tuple[list, list, Any]]) -> list[tuple[str, str]]:
+    """(prompt, whole) of each (messages before an answer, messages through it, tools)."""
+    made: list[tuple[str, str]] = [("", "")] * len(pairs)
+    plain = [i for i, (*_, tools) in enumerate(pairs) if tools is None]
+    for some in [plain, *([i] for i, (*_, tools) in enumerate(pairs) if tools is not None)]:
+        if some:
+            tools = pairs[some[0]][2]
+            prompts = _render(tokenizer, [pairs[i][0] for i in some], tools, add_generation_prompt=True)
+            wholes = _render(tokenizer, [pairs[i][1] for i in some], tools, add_generation_prompt=False)
+            for i, *both in zip(some, prompts, wholes, strict=True):
+                made[i] = tuple(both)
+    return made
+
+
+def _render(tokenizer, conversations: list[list], tools, add_generation_prompt: bool) -> list[str]:
+    """The texts of conversations with the same tools: the template's own overhead is paid once for all."""
     if tokenizer.chat_template is None:
         raise DataError(
             f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; set tokenizer.chat_template."
         )
+    if not all(conversations):
+        raise DataError("the conversation begins with the assistant's answer: there is nothing that it answers.")
     from jinja2 import TemplateError
 
     try:
         # Thinking families answer without thinking: their empty think block then belongs to the prompt.
         return tokenizer.apply_chat_template(
-            messages,
+            conversations,
             tools=tools,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
@@ -211,9 +230,19 @@ def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
     distinct = list(dict.fromkeys(piece for some in pieces for piece in some))
     if not distinct:
         return [[] for _ in texts]
-    ids = tokenizer(distinct, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    ids_of = dict(zip(distinct, ids, strict=True))
+    ids_of = dict(zip(distinct, _encoded(tokenizer, distinct), strict=True))
     return [list(chain.from_iterable(map(ids_of.__getitem__, some))) for some in pieces]
+
+
+def _encoded(tokenizer, texts: list[str]) -> list[list[int]]:
+    if not tokenizer.is_fast or tokenizer.split_special_tokens:
+        return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    # What the tokenizer's own call does, without places and masks, which nobody asked for.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # what an earlier call may have left on
+    backend.no_padding()
+    backend.encode_special_tokens = False
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _cut(tokenizer) -> Callable[[str], list[str]]:

@@ -1,5 +1,6 @@
 """`DataPreparationPipeline`: rows of any source become token rows with masks, in splits, in a folder for training."""
 
+import gc
 import inspect
 import json
 import os
@@ -30,7 +31,6 @@ from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
 if TYPE_CHECKING:
-    from datasets import Column
     from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
@@ -132,7 +132,9 @@ class DataPreparationPipeline:
 
         threshold, near = self.config.near_duplicate_threshold, self.config.near_duplicate_threshold is not None
         arguments = {"near": near, "seed": self.config.seed, "text_column": text_column}
-        printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
+        printed = dataset
+        if "whole" not in dataset.column_names:
+            printed = self._map(dataset, batches.fingerprint, "comparing", **arguments)
         same, prompt = (first_of_each(table.numbers(printed, name)) for name in ("whole", "question"))
         pairs = np.empty((0, 2), dtype=np.int64)
         if near:
@@ -141,8 +143,8 @@ class DataPreparationPipeline:
         for i in np.flatnonzero(~keep):
             reason = "exact duplicate" if same[i] != i else "near-duplicate"
             self.report.drop(reason, texts_at([int(i)])[0] if self.report.shows(reason) else "")
-        if "group" in dataset.column_names:
-            dataset = dataset.remove_columns("group")
+        spent = [name for name in ("group", "whole", "question", "signature") if name in dataset.column_names]
+        dataset = dataset.remove_columns(spent)
         with self._bars():
             return dataset.add_column("group", group).select(np.flatnonzero(keep))
 
@@ -162,8 +164,10 @@ class DataPreparationPipeline:
         `ftkit.data.cleaning.quality_problem` objects to."""
         if not len(dataset):
             return dataset
+        if "problem" in dataset.column_names:  # `run_pipeline` asked while it cleaned
+            return self._drop_problems(dataset, dataset, text_column).remove_columns("problem")
         judged = self._map(dataset, batches.judge, "filtering", config=self.config, text_column=text_column)
-        return self._drop_problems(dataset, judged["problem"], text_column)
+        return self._drop_problems(dataset, judged, text_column)
 
     def format_instruction(self, instruction: str, response: str | None, system_prompt: str | None = None) -> str:
         """One exchange in the model's chat format, as text: the tokenizer's own template, no other.
@@ -214,7 +218,7 @@ class DataPreparationPipeline:
         )
         self.mismatches += int(table.numbers(encoded, "mismatches").sum())
         self.turns_left_out += int(table.numbers(encoded, "turns_left_out").sum())
-        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded["problem"]
+        encoded, problems = encoded.remove_columns(["mismatches", "turns_left_out", "problem"]), encoded
         return self._drop_problems(encoded, problems, "text")
 
     def create_splits(self, dataset: Dataset) -> DatasetDict:
@@ -283,9 +287,7 @@ class DataPreparationPipeline:
         refuse_to_overwrite(output_dir)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
-        dataset = self._map(
-            dataset, batches.clean, "cleaning", system_prompt=self.config.system_prompt, text_column="text"
-        )
+        dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")
         dataset = self.quality_filter(dataset)
         dataset = self.deduplicate(dataset)
         dataset = self.decontaminate(dataset)
@@ -338,25 +340,28 @@ class DataPreparationPipeline:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _drop_problems(self, dataset: Dataset, problems: "Column", text_column: str) -> Dataset:
+    def _drop_problems(self, dataset: Dataset, problems: Dataset, text_column: str) -> Dataset:
         """Rows without a problem; the others counted."""
-        kept = []
-        for i, problem in enumerate(problems):
-            if problem is None:
-                kept.append(i)
-                continue
-            shown = row_text(table.rows_at(dataset, text_column)([i])[0]) if self.report.shows(problem) else ""
-            self.report.drop(problem, shown)
-        return dataset if len(kept) == len(dataset) else dataset.select(kept)
+        kept = np.ones(len(dataset), dtype=bool)
+        at = 0
+        for part in table.stretches(problems, ["problem"]):
+            column = part["problem"].combine_chunks()
+            for i in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False)):
+                kept[at + i] = False
+                problem, row = column[int(i)].as_py(), [at + int(i)]
+                shown = row_text(table.rows_at(dataset, text_column)(row)[0]) if self.report.shows(problem) else ""
+                self.report.drop(problem, shown)
+            at += len(column)
+        return dataset if kept.all() else dataset.select(np.flatnonzero(kept))
 
     def _map(self, dataset: Dataset, function: Callable, what: str, **arguments) -> Dataset:
         """The tables that `function` makes of the table's batches, in as many processes as are worth their start."""
         workers = min(self.config.num_proc, os.cpu_count() or 1, len(dataset) // _ROWS_A_PROCESS)
         file = self._file(what)
-        with self._bars():
-            return (
-                dataset.with_format("arrow")
-                .map(
+        gc.freeze()  # what stands here is no garbage: a forked worker need not look through it, nor copy its pages
+        try:
+            with self._bars():
+                made = dataset.with_format("arrow").map(
                     function,
                     fn_kwargs=arguments,
                     batched=True,
@@ -366,8 +371,9 @@ class DataPreparationPipeline:
                     cache_file_name=str(file),
                     new_fingerprint=file.stem,
                 )
-                .with_format(None)
-            )
+        finally:
+            gc.unfreeze()
+        return made.with_format(None)
 
     @contextmanager
     def _bars(self) -> Iterator[None]:

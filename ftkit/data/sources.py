@@ -73,11 +73,13 @@ class Report:
 
     def __str__(self) -> str:
         reasons = "".join(
-            f"\n  {count:,} {reason}: {self.examples[reason][0]}" for reason, count in self.dropped.most_common()
+            f"\n  {count:,} {reason}: {' '.join(self.examples[reason][0].split())}"
+            for reason, count in self.dropped.most_common()
         )
         formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
         left_out = f", {sum(self.dropped.values()):,} left out" if self.dropped else ""
-        return f"{self.read:,} rows read ({formats}), {self.kept:,} kept{left_out}{reasons}"
+        of_which = f" ({formats})" if formats else ""
+        return f"{self.read:,} rows read{of_which}, {self.kept:,} kept{left_out}{reasons}"
 
 
 def load_data(source: "str | Path | DataFrame | Dataset | DatasetDict") -> "dict[str, list[dict[str, Any]] | Dataset]":

@@ -83,6 +83,11 @@ def arrays(rows: list[dict[str, Any]]) -> "dict[str, pa.Array]":
     }
 
 
+def has_cells(table: "pa.Table") -> bool:
+    """Whether the table has the columns of `arrays`, of just these types."""
+    return all(name in table.column_names and table[name].type == made.type for name, made in arrays([]).items())
+
+
 def rows_of(table: "pa.Table", text_column: str = "text") -> list[dict[str, Any]]:
     """The rows in the messages format, or of plain text, whose column may have another name."""
     texts = table[text_column].to_pylist() if text_column in table.column_names else [None] * len(table)

@@ -61,7 +61,7 @@ def box(
     from matplotlib.patches import FancyBboxPatch
 
     made = Box(*at, *size)
-    style = {"linestyle": "--", "alpha": 0.10} if frozen else {"alpha": 0.22}
+    style = {"linestyle": "--", "alpha": 0.05} if frozen else {"alpha": 0.12}
     shape = "round,pad=0,rounding_size=0.8"
     axes.add_patch(FancyBboxPatch(at, *size, boxstyle=shape, facecolor=colour, edgecolor="none", alpha=style["alpha"]))
     line = style.get("linestyle", "-")

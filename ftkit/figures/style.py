@@ -8,7 +8,7 @@ from ftkit.errors import MissingDependency
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#7f8790"
+INK = "#757d86"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#14b8a6")
 
 

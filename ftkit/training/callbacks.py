@@ -1,4 +1,4 @@
-"""What a run does at the end of each step, beside training: save points, early stopping, the bar."""
+"""What a run does between steps: the order of an epoch, save points, early stopping, the bar."""
 
 import sys
 import time
@@ -9,6 +9,20 @@ from transformers import TrainerCallback
 
 if TYPE_CHECKING:
     from ftkit.training.trainer import TokenTrainer
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the sampler which epoch begins.
+
+    The data loader does so too, but on several processes the one that skips what is done hides the sampler a layer too
+    deep for it (accelerate 1.x): the rest of the epoch would then come in the order of the first one.
+    """
+
+    def __init__(self, trainer: "TokenTrainer") -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.order.set_epoch(int(state.epoch or 0))
 
 
 class SavePoints(TrainerCallback):

@@ -15,6 +15,7 @@ from ftkit.errors import ConfigError, TrainingError
 from ftkit.loss import IGNORE_INDEX
 from ftkit.methods.adapter import Adapter, AdapterCallback
 from ftkit.training import checkpoint as checkpoints
+from ftkit.training.callbacks import EpochOrder
 from ftkit.training.sampler import EpochSampler
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class TokenTrainer(Trainer):
         self.records: list[dict[str, Any]] = []
         self.interrupted = False
         self.add_callback(AdapterCallback(adapter))
+        self.add_callback(EpochOrder(self))
 
     # ---- Steps ----
 
@@ -133,7 +135,8 @@ class TokenTrainer(Trainer):
         group = None
         if self.args.train_sampling_strategy == "group_by_length":
             group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochSampler([len(row["input_ids"]) for row in rows], self.args.seed, group)
+        self.order = EpochSampler([len(row["input_ids"]) for row in rows], self.args.seed, group)
+        return self.order
 
     # ---- Log and evaluation ----
 

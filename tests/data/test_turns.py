@@ -236,3 +236,11 @@ def test_tool_turns_are_rendered_by_a_template_that_knows_them():
     prompt = encode_prompt(tokenizer, messages, tools)
     assert "<tools>" in tokenizer.decode(prompt)
     assert encode(tokenizer, messages, tools)["input_ids"][: len(prompt)] == prompt
+
+
+def test_what_an_earlier_call_of_the_tokenizer_set_changes_nothing(tokenizer):
+    before = encode(tokenizer, CONVERSATION)
+    text = tokenizer.decode(before["input_ids"])
+    tokenizer([text, "x"], truncation=True, max_length=3, padding=True)
+    tokenizer(text, split_special_tokens=True)
+    assert encode(tokenizer, CONVERSATION) == before

@@ -23,7 +23,7 @@ def test_every_parameter_gets_a_gradient(computed):
 def test_e4_1_adamw_from_scratch_is_torchs_and_not_sgd(notebook, computed):
     assert computed["adamw_difference"] < 1e-5
     shown = next(cell for cell in notebook.cells if cell.id == "sgd-code").outputs[0]["text"].splitlines()
-    moves = [[float(x) for x in line.split("[")[1].strip("]").split(",")] for line in shown]
+    moves = [[float(x) for x in line.split("[")[1].strip("])").split(",")] for line in shown]
     sgd, adamw, sgd_scaled, adamw_scaled = moves
     assert sgd_scaled == pytest.approx([1000 * x for x in sgd]) and adamw_scaled == pytest.approx(adamw, rel=1e-3)
 
