@@ -120,10 +120,7 @@ def test_a_text_that_ends_with_the_stop_token_is_no_padding_and_padding_with_it_
     stop = tokenizer.pad_token_id = tokenizer.eos_token_id
     rows = [{"text": f"plain text {i}{tokenizer.eos_token}"} for i in range(30)]
     DataPreparationPipeline(DataConfig(model_name="tiny-qwen3"), progress=False).run_pipeline(rows, tmp_path / "out")
-    assert checks(doctor(tmp_path / "out", tokenizer)) == {
-        "special_token_in_text": "error",
-        "near_duplicates": "warning",
-    }
+    assert checks(doctor(tmp_path / "out", tokenizer)) == {"special_token_in_text": "error"}
     for count, found in ((1, False), (2, False), (3, True), (9, True)):
         ids = [65, 66, *[stop] * count]
         folder = prepared(tmp_path / str(count), [{"input_ids": ids, "labels": ids}], tokenizer)

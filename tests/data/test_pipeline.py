@@ -205,7 +205,7 @@ def test_the_counts_add_up_and_broken_rows_are_named(tmp_path):
 
 
 def test_the_report_shows_an_example_of_each_reason_in_one_short_line(tmp_path):
-    folder = tmp_path / ("long" * 40)
+    folder = tmp_path / ("long" * 15)
     folder.mkdir()
     path = folder / "rows.jsonl"
     odd = alpaca(3, output="\x1b[31m red\nha \u202e" * 60)
