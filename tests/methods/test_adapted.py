@@ -114,6 +114,19 @@ def test_a_module_that_is_no_embedding_is_trained_whole_on_a_tied_model():
     assert [name for name, p in model.named_parameters() if p.requires_grad and "norm.modules_to_save" in name]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_head_that_is_trained_whole_gives_float32_logits_on_a_narrower_base(dtype):
+    import torch
+
+    model = attach(load("tiny-llama3", dtype=dtype, verbose=False)[0], "lora", r=4, modules_to_save=["lm_head"]).model
+    ids, base = torch.arange(20)[None] + 30, model.get_base_model()
+    with torch.no_grad():
+        logits = model(ids).logits
+        hidden = base.model(ids).last_hidden_state
+    assert hidden.dtype == getattr(torch, dtype)
+    assert torch.equal(logits, hidden.float() @ base.lm_head.modules_to_save["default"].weight.T)
+
+
 def test_vera_refuses_to_untie():
     with pytest.raises(ConfigError, match="would untie this model's embeddings"):
         attach(load("tiny-smollm", verbose=False)[0], "vera", r=4, modules_to_save=["lm_head"])
