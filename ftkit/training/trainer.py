@@ -255,7 +255,7 @@ class TokenTrainer(Trainer):
         """The checkpoint with the lowest validation loss, the earlier of equals; None where none was evaluated."""
         here = set(checkpoints.steps(Path(self.args.output_dir)))
         losses = [(e["eval_loss"], e["step"]) for e in self.records if "eval_loss" in e and e["step"] in here]
-        losses = [(loss, step) for loss, step in losses if not math.isnan(loss)]  # before which `min` finds nothing less
+        losses = [found for found in losses if not math.isnan(found[0])]  # nothing is less than NaN
         return min(losses)[1] if losses and self.adapter.keeps_best else None
 
     def _state(self, randoms: list[dict[str, Any]]) -> dict[str, Any]:

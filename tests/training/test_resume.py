@@ -15,6 +15,7 @@ from ftkit.training.callbacks import SavePoints
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
+from ftkit.training.record import fingerprint
 
 SETTINGS = {
     "model_name": "tiny-smollm",
@@ -93,6 +94,8 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
     other = {"train": data["train"][::-1], "validation": data["validation"]}
     with pytest.raises(ConfigError, match="the data is not the one"):
         run(tmp_path / "run", other, resume=True)
+    ids = [{"input_ids": [5, 6, 7], "labels": [-100, 6, label]} for label in (7, -100)]
+    assert fingerprint({"train": ids[:1]}) != fingerprint({"train": ids[1:]})  # the same text, trained otherwise
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
 
 
