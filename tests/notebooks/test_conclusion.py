@@ -74,7 +74,3 @@ def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
 def test_the_figure_has_its_own_description(notebook, alts):
     (alt,) = alts(notebook)
     assert "LoRA" in alt and "full" in alt
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert not tall_cells(notebook)
