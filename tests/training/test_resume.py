@@ -210,6 +210,10 @@ def test_a_validation_loss_that_is_no_number_is_not_the_lowest(data, tmp_path, m
         for entry in tuner.trainer.records:
             entry["eval_loss"] = 1.0
         assert tuner.trainer.best_step() == min(entry["step"] for entry in losses)  # the earliest of equals
+    last = tuner.trainer.state.global_step
+    diverged = [entry | {"eval_loss": float("nan")} if entry["step"] == last else entry for entry in losses]
+    monkeypatch.setattr(tuner.trainer, "records", diverged)
+    assert tuner._best(tmp_path / "run")["eval_loss"] == min(e["eval_loss"] for e in losses if e["step"] != last)
 
 
 def test_the_loss_scale_of_float16_finds_its_size_and_leaves_no_trace(rows, tmp_path):
