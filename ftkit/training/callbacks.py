@@ -1,5 +1,6 @@
 """What a run does between steps: the order of an epoch, save points, early stopping, the bar."""
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class SavePoints(TrainerCallback):
         if self.patience is None:
             return
         losses = [entry["eval_loss"] for entry in self.trainer.records if "eval_loss" in entry]
+        losses = [math.inf if math.isnan(loss) else loss for loss in losses]  # NaN is never a new lowest
         if losses and len(losses) - 1 - losses.index(min(losses)) >= self.patience:
             control.should_save = control.should_training_stop = True
 

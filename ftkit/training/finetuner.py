@@ -126,6 +126,9 @@ class FineTuner(ABC):
             seed=c.seed,
             data_seed=c.seed,
         )
+        # Without torchrun the Trainer would take every GPU by `nn.DataParallel`, which copies the model at each step
+        # and runs the first copy's `forward` on all of them.
+        self.arguments._n_gpu = min(self.arguments.n_gpu, 1)
         return self.arguments
 
     def get_optimizer_grouped_parameters(self) -> list[dict[str, Any]]:
@@ -142,8 +145,8 @@ class FineTuner(ABC):
         """The optimizer, and the course of its learning rate over the run's optimizer steps on all processes."""
         c, total = self.config, self.total_steps()
         optimizer = self.create_optimizer()
-        # Rounded up, so that a short run still warms up.
-        warmup = math.ceil(c.warmup_ratio * total)
+        # Rounded up, so that a short run still warms up; the warm-up's first step has rate 0, so one must follow.
+        warmup = min(math.ceil(c.warmup_ratio * total), total - 1)
         return optimizer, get_scheduler(
             c.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=total
         )
@@ -175,7 +178,10 @@ class FineTuner(ABC):
             args=self.arguments,
             train_dataset=_Numbered(self.dataset["train"]),
             eval_dataset=self.dataset.get("validation"),
-            data_collator=Collator(self.tokenizer.pad_token_id),
+            data_collator=Collator(
+                self.tokenizer.pad_token_id,
+                one_row=self.adapter.causal_model.config._attn_implementation == "flash_attention_2",
+            ),
             optimizers=self.setup_optimizer_and_scheduler(),
         )
         self.trainer.remove_callback(PrinterCallback)
@@ -297,7 +303,8 @@ class FineTuner(ABC):
         metrics = {"steps": last, "train_loss": mean_loss(trainer.records)}
         evaluated = {entry["step"]: entry for entry in trainer.records if "eval_loss" in entry}
         best = trainer.best_step()
-        if best is not None and evaluated[best]["eval_loss"] < evaluated.get(last, {}).get("eval_loss", math.inf):
+        # So turned that a last loss that is NaN is no reason to keep the last.
+        if best is not None and not evaluated.get(last, {}).get("eval_loss", math.inf) <= evaluated[best]["eval_loss"]:
             self.adapter.restore(str(checkpoints.path_of(output, best)))
             step = best
         if step in evaluated:
@@ -364,6 +371,8 @@ def _sigterm(trainer: TokenTrainer) -> Iterator[None]:
 
     def stop(number, frame):
         trainer.interrupted = True
+
+    trainer.interrupted = False  # an earlier `train` of this object may have been
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

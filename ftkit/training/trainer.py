@@ -37,8 +37,10 @@ class TokenTrainer(Trainer):
     Attributes:
         records: the log. One entry an optimizer step: `step`, `epoch`, `loss` (`nll` / `tokens`: the sum of the
             negative log-likelihoods over the trained tokens), `input_tokens`, `learning_rate`, `grad_norm` (before
-            clipping); a skipped step has `skipped` and `rows` in place of loss and norm. One entry an evaluation:
-            `step`, `eval_loss`, `eval_nll`, `eval_tokens`. No times, so that equal runs have equal logs.
+            clipping); a skipped step has `skipped` (what is not finite: "loss" or "gradient"; "scale" where float16's
+            loss scale was too large, which is no fault and not counted) and `rows` in place of loss and norm. One
+            entry an evaluation: `step`, `eval_loss`, `eval_nll`, `eval_tokens`. No times, so that equal runs have
+            equal logs.
         interrupted: set it, and the run saves its state after the step it is in, and ends.
 
     Raises:
@@ -115,12 +117,15 @@ class TokenTrainer(Trainer):
             TrainingError: too many steps were skipped.
         """
         rows = sorted(row for part in gather_object([torch.cat(self._rows).tolist()]) for row in part)
+        scaler = self.accelerator.scaler
+        if what == "gradient" and scaler is not None and scaler.get_scale() > 1:
+            what = "scale"
         record |= {"skipped": what, "rows": rows}
-        if what == "gradient" and self.accelerator.scaler is not None:
-            return  # the scaler of float16 skips the step itself and lowers its scale: that is its ordinary work
         for parameter in self.model.parameters():
             parameter.grad = None
-        skipped = 1 + sum("skipped" in earlier for earlier in self.records)
+        if what == "scale":  # the scaler of float16 lowers its scale until gradients fit: that is its ordinary work
+            return
+        skipped = 1 + sum(earlier.get("skipped") in ("loss", "gradient") for earlier in self.records)
         if skipped > self.max_nonfinite_steps:
             raise TrainingError(
                 f"the {what} of step {record['step']} is not finite, and {skipped - 1} steps before it were skipped "
@@ -253,6 +258,7 @@ class TokenTrainer(Trainer):
         """The checkpoint with the lowest validation loss, the earlier of equals; None where none was evaluated."""
         here = set(checkpoints.steps(Path(self.args.output_dir)))
         losses = [(e["eval_loss"], e["step"]) for e in self.records if "eval_loss" in e and e["step"] in here]
+        losses = [found for found in losses if not math.isnan(found[0])]  # nothing is less than NaN
         return min(losses)[1] if losses and self.adapter.keeps_best else None
 
     def _state(self, randoms: list[dict[str, Any]]) -> dict[str, Any]:

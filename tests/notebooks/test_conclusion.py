@@ -84,7 +84,3 @@ def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
 def test_the_figure_has_its_own_description(notebook, alts):
     (alt,) = alts(notebook)
     assert all(f"{name}: " in alt for name in ("full", "LoRA", "QLoRA"))
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert not tall_cells(notebook)

@@ -111,14 +111,19 @@ def test_e8_6_accumulation_weighs_tokens_not_batches(rows, tmp_path):
 
 
 def test_gradient_checkpointing_changes_no_gradient(rows, tmp_path):
-    histories = []
+    histories, forwards = [], []
     for use in (False, True):
         tuner = LoRAFineTuner(
             settings(tmp_path / str(use), use_gradient_checkpointing=use, max_steps=3), {"train": rows}
         )
+        tuner.load_model_and_tokenizer()
+        runs = []
+        tuner.model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         tuner.train()
+        forwards.append(len(runs))
         histories.append([e["loss"] for e in tuner.history if "loss" in e])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+    assert forwards == [3, 6]  # once a step, and once more in the backward pass
 
 
 def test_e9_5_lora_plus_groups_keep_rate_and_decay(data, tmp_path):
