@@ -8,6 +8,7 @@ import re
 from itertools import combinations
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 from ftkit import figures
@@ -117,7 +118,7 @@ def style():
     with mpl.rc_context({"backend": "agg"}):
         use_style()
         yield
-        mpl.pyplot.close("all")
+        plt.close("all")
 
 
 def named(draw) -> str:
