@@ -27,6 +27,7 @@ from ftkit.data.prepared import vocabulary_key
 from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
 from ftkit.data.splits import grouped_split, held_out_first, split_numbers
 from ftkit.errors import ConfigError, DataError
+from ftkit.folders import check_writable
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
@@ -224,10 +225,11 @@ class DataPreparationPipeline:
     def create_splits(self, dataset: Dataset) -> DatasetDict:
         """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
 
-        A table whose rows come from more than one split keeps those.
+        A table that has rows of another split than train keeps its splits: what was held out is not trained on, even
+        where no training row is left.
         """
         names = split_numbers(dataset)
-        if len(set(names.tolist())) > 1:
+        if names.any():
             rng = np.random.default_rng(self.config.seed)
             chosen = {split: rng.permutation(np.flatnonzero(names == i)) for i, split in enumerate(SPLITS)}
         else:
@@ -412,8 +414,9 @@ def _name(source: Any) -> str:
 def refuse_to_overwrite(output_dir: str | Path) -> None:
     """
     Raises:
-        ConfigError: `output_dir` exists and is not an empty folder.
+        ConfigError: `output_dir` exists and is not an empty folder, or cannot be written beside.
     """
     output = Path(output_dir)
+    check_writable(output, output.parent)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")

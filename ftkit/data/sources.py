@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SPLITS = ("train", "validation", "test")
+_MEANT = dict.fromkeys(("val", "valid", "dev", "eval"), "validation") | {"training": "train", "testing": "test"}
+"""Other names of splits: a file of such a name is not passed over in silence."""
 BUILTIN = ("tickets",)
 """Tasks whose data ships with ftkit."""
 METADATA_FILE = "metadata.json"
@@ -77,7 +79,8 @@ class Report:
         )
         formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
         left_out = f", {sum(self.dropped.values()):,} left out" if self.dropped else ""
-        return f"{self.read:,} rows read ({formats}), {self.kept:,} kept{left_out}{reasons}"
+        formats = f" ({formats})" if formats else ""
+        return f"{self.read:,} rows read{formats}, {self.kept:,} kept{left_out}{reasons}"
 
 
 def load_data(source: "str | Path | DataFrame | Dataset | DatasetDict") -> "dict[str, list[dict[str, Any]] | Dataset]":
@@ -195,6 +198,10 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
             )
         if named:
             found[split] = named
+    for path in sorted(folder.iterdir()):
+        meant = _MEANT.get(path.name.lower().split(".")[0])
+        if meant and meant not in found and suffix_of(path) in SUFFIXES:
+            raise DataError(f"{path} would not be read; name it {meant}{''.join(path.suffixes)}.")
     if not found:
         raise DataError(
             f"{folder} holds none of train.jsonl, validation.jsonl and test.jsonl (or {', '.join(SUFFIXES[1:])}, also "

@@ -21,6 +21,7 @@ import torch
 from ftkit.errors import ConfigError, ModelError
 from ftkit.export.card import write_card
 from ftkit.export.receipt import Behaviour, Change, change, observe, prompt_ids
+from ftkit.folders import check_writable, open_to_others
 from ftkit.models import base_record
 from ftkit.models.loading import load
 from ftkit.models.quantized import Quantization, guard, loading_config
@@ -121,12 +122,13 @@ def merge(
     Raises:
         ModelError: `run` holds no adapter, its base is not the one it was trained on, or the merged or the reloaded
             model computes something else than it should; then nothing is left behind.
-        ConfigError: `output_dir` is not empty, or `onto` does not fit the run.
+        ConfigError: `output_dir` is not empty or cannot be written, or `onto` does not fit the run.
     """
     run, output = Path(run), Path(output_dir)
     if not (run / "adapter_config.json").is_file():
         raise ModelError(f"{run} holds no adapter (adapter_config.json); give the folder that training wrote.")
-    if output.exists() and any(output.iterdir()):
+    check_writable(output, output.parent)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not empty; name another folder for the merged model.")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not {dtype!r}.")
@@ -173,6 +175,7 @@ def merge(
         )
         (chosen / RECEIPT_FILE).write_text(json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
         write_card(chosen, run)
+        open_to_others(chosen)
         if output.exists():
             output.rmdir()
         chosen.chmod(0o755)
@@ -267,7 +270,6 @@ def _requantized(exact: Path, record: "base_record.BaseRecord") -> "PreTrainedMo
 @contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
     """A folder beside `output`, gone at the end whatever happens."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         yield work

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
 
 from ftkit.data.chat import encode_rows
+from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import prepared_rows
 from ftkit.data.sources import load_data
-from ftkit.errors import ConfigError, DataError, Interrupted, MissingDependency
+from ftkit.errors import ConfigError, DataError, Interrupted, MissingDependency, TrainingError, near_matches
 from ftkit.export.card import write_card
+from ftkit.folders import open_to_others, refused_by_disk
 from ftkit.loss import trained_positions_only
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora_plus import parameter_groups
@@ -39,8 +41,9 @@ class FineTuner:
 
     Args:
         config: the run's settings.
-        data: rows in memory instead of `config.data_dir`: `{"train": [...], "validation": [...]}`, each row in the
-            messages format; validation may be missing.
+        data: rows in memory instead of `config.data_dir`: `{"train": [...], "validation": [...]}`, each row in a format
+            that `ftkit.data.load_data` reads, or with `input_ids` and `labels`; validation may be missing. Or a table
+            that `load_data` takes.
 
     After `train`: `model` (in evaluation mode), `tokenizer`, `history` (the log) and the run's folder
     `config.output_dir`.
@@ -55,6 +58,7 @@ class FineTuner:
         self.dataset: dict[str, list[dict[str, list[int]]] | Dataset] = {}
         self.arguments: TrainingArguments | None = None
         self.trainer: TokenTrainer | None = None
+        self._read: dict[str, list[dict[str, Any]] | Dataset] | None = None
         self.setup_seed()
 
     # ---- Steps of the guide ----
@@ -78,14 +82,14 @@ class FineTuner:
 
         Raises:
             DataError: there are no training rows, or none of a split's rows fits.
-            ConfigError: rows are to be packed, and the model cannot keep them apart.
+            ConfigError: rows are to be packed, and the model cannot keep them apart; or validation rows are needed.
         """
-        data = load_data(self.config.data_dir) if self.data is None else self.data
-        if not data.get("train"):
-            raise DataError(f"{self.config.data_dir} has no training rows; name them train.jsonl.")
+        data, self._read = self._rows(), None
         for split in ("train", "validation"):
             if data.get(split):
                 self.dataset[split] = self._encode(split, data[split])
+        if self.config.early_stopping_patience and "validation" not in self.dataset:
+            raise ConfigError("early_stopping_patience needs validation rows, and there are none; drop it or add some.")
         if self.config.packing:
             self.dataset["train"] = self._pack(self.dataset["train"])
         return self.dataset
@@ -152,13 +156,20 @@ class FineTuner:
 
         Raises:
             MissingDependency: a tracker is asked for and not installed.
+            ConfigError: there is no such tracker.
         """
         if self.config.use_wandb:
             os.environ.setdefault("WANDB_PROJECT", self.config.project_name)
-        from transformers.integrations import get_available_reporting_integrations
+        from transformers.integrations.integration_utils import (
+            INTEGRATION_TO_CALLBACK,
+            get_available_reporting_integrations,
+        )
 
         if missing := set(self.config.report_to) - set(get_available_reporting_integrations()):
             name = sorted(missing)[0]
+            if name not in INTEGRATION_TO_CALLBACK:
+                near = near_matches(name, INTEGRATION_TO_CALLBACK)
+                raise ConfigError(f"report_to names {name!r}, which is no tracker of Transformers.{near}")
             raise MissingDependency(f"report_to names {name}, which is not installed; run: pip install {name}")
 
     def create_trainer(self) -> TokenTrainer:
@@ -235,10 +246,19 @@ class FineTuner:
         self.model.eval()
         metrics |= {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
         if self.trainer.is_world_process_zero():
-            self.adapter.save(str(output))
-            self.tokenizer.save_pretrained(str(output))
-            record.finish(output, self.config, metrics, self.trainer.run["data_sha256"], self.history)
-            write_card(output)
+            try:
+                self.adapter.save(str(output))
+                self.tokenizer.save_pretrained(str(output))
+                record.finish(output, self.config, metrics, self.trainer.run["data_sha256"], self.history)
+                write_card(output)
+                open_to_others(output)
+            except Exception as error:
+                if not refused_by_disk(error):
+                    raise
+                raise TrainingError(
+                    f"the result could not be written into {output} ({error}); the last checkpoint stands. Make room, "
+                    "then finish with --resume (in Python: resume=True)."
+                ) from error
         self.trainer.accelerator.wait_for_everyone()
         return metrics
 
@@ -257,7 +277,20 @@ class FineTuner:
 
     # ---- Its parts ----
 
+    def _rows(self) -> "dict[str, list[dict[str, Any]] | Dataset]":
+        """The rows as they stand in their source."""
+        if self._read is None and isinstance(self.data, Mapping):
+            self._read = {split: _in_messages(split, rows) for split, rows in self.data.items()}
+        elif self._read is None:
+            self._read = load_data(self.config.data_dir if self.data is None else self.data)
+        if not self._read.get("train"):
+            where = f"{self.config.data_dir} has no training rows; name them train.jsonl."
+            raise DataError(where if self.data is None else "there are no training rows in data['train'].")
+        return self._read
+
     def _prepare(self) -> None:
+        if not self.dataset:
+            self._rows()  # before the model: a wrong path should not cost its loading
         if self.model is None:
             self.load_model_and_tokenizer()
             for name, reason in self.config.chosen.items():
@@ -308,7 +341,7 @@ class FineTuner:
         if "input_ids" in rows[0]:
             encoded = prepared_rows(rows, self.tokenizer, folder=self.config.data_dir if self.data is None else None)
         else:
-            encoded = [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
+            encoded = self._rendered(split, rows)
         limit, lengths = self.config.max_seq_length, [len(row["input_ids"]) for row in encoded]
         fitting = [i for i, length in enumerate(lengths) if length <= limit]
         if not fitting:
@@ -321,10 +354,29 @@ class FineTuner:
             left_out = f", {len(encoded) - len(fitting)} longer than {limit} left out"
             in_memory = isinstance(encoded, list)
             encoded = [encoded[i] for i in fitting] if in_memory else encoded.select(fitting)
-        trained = sum(label != -100 for row in encoded for label in row["labels"])
+        known, trained = self.model.get_input_embeddings().num_embeddings, 0
+        for i, row in zip(fitting, encoded, strict=True):
+            trained += sum(label != -100 for label in row["labels"])
+            if (highest := max(row["input_ids"])) >= known:
+                token = self.tokenizer.convert_ids_to_tokens(highest)
+                raise DataError(
+                    f"{split} row {i + 1}: the token {token!r} has the id {highest}, but the model's embedding has "
+                    f"{known} rows; call model.resize_token_embeddings(len(tokenizer)) and save the model so."
+                )
         tokens = sum(lengths[i] for i in fitting)
         print(f"{split}: {len(encoded)} rows{left_out}, {tokens:,} tokens, {trained:,} of them trained")
         return encoded
+
+    def _rendered(self, split: str, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
+        try:
+            return [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
+        except DataError:  # one of them: find it
+            for i, row in enumerate(rows, start=1):
+                try:
+                    encode_rows(self.tokenizer, [row])
+                except DataError as error:
+                    raise DataError(f"{split} row {i}: {error}") from None
+            raise
 
     def _pack(self, rows: "list[dict[str, list[int]]] | Dataset") -> list[dict[str, list[int]]]:
         if (kind := self.adapter.causal_model.config.get_text_config().model_type) not in PACKABLE:
@@ -335,6 +387,13 @@ class FineTuner:
         packed = [join([rows[i] for i in pack]) for pack in packs]
         print(f"packed: {len(rows)} rows into {len(packed)} of at most {self.config.max_seq_length} tokens")
         return packed
+
+
+def _in_messages(split: str, rows: "Sequence[dict[str, Any]] | Dataset") -> "Sequence[dict[str, Any]] | Dataset":
+    """Rows as `load_data` gives them; encoded ones stay as they are."""
+    if len(rows) and "input_ids" in rows[0]:
+        return rows
+    return [to_messages(row, f"{split} row {i}") for i, row in enumerate(rows, start=1)]
 
 
 class _Numbered:

@@ -90,6 +90,8 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
     stopped_after(tmp_path / "run", data, 3, monkeypatch)
     with pytest.raises(ConfigError, match="learning_rate=0.01, not 0.02"):
         run(tmp_path / "run", data, resume=True, learning_rate=0.02)
+    with pytest.raises(ConfigError, match="has lora_r=4, lora_alpha=8, not lora_r=2, lora_alpha=4; a run"):
+        run(tmp_path / "run", data, resume=True, lora_r=2)
     other = {"train": data["train"][::-1], "validation": data["validation"]}
     with pytest.raises(ConfigError, match="the data is not the one"):
         run(tmp_path / "run", other, resume=True)
