@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftkit import __version__
 from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
@@ -285,6 +286,9 @@ def main(arguments: list[str] | None = None) -> int:
         for name, (options, _) in COMMANDS.items():
             print(f"  {name:12} {options.__doc__.splitlines()[0]}")
         print("\n`ftkit COMMAND --help` lists a command's options.")
+        return 0
+    if arguments[0] == "--version":
+        print(f"ftkit {__version__}")
         return 0
     try:
         name = _command(arguments)

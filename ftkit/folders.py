@@ -12,14 +12,13 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def check_writable(output: Path, folder: Path) -> None:
-    """Make `folder`, in which `output` will stand, and try to write there: not after hours of work.
+    """Try to write where `folder`, which holds `output`, is or will be made: before hours of work, not after them.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: nothing can be written there.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        with TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
             pass
     except OSError as error:
         raise ConfigError(f"output_dir {output} cannot be written ({error.strerror}); name another folder.") from None

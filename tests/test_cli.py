@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ftkit import __version__
 from ftkit.cli import COMMANDS, main
 from ftkit.data.chat import encode_prompt
 from ftkit.fields import field_docs
@@ -213,3 +214,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"ftkit {__version__}\n"

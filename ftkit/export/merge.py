@@ -270,6 +270,7 @@ def _requantized(exact: Path, record: "base_record.BaseRecord") -> "PreTrainedMo
 @contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
     """A folder beside `output`, gone at the end whatever happens."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         yield work

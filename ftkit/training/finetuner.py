@@ -24,6 +24,7 @@ from ftkit.folders import open_to_others, refused_by_disk
 from ftkit.loss import trained_positions_only
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora_plus import parameter_groups
+from ftkit.models.loading import ADAPTER_FILE
 from ftkit.training import checkpoint as checkpoints
 from ftkit.training import record
 from ftkit.training.callbacks import Progress, SavePoints
@@ -45,6 +46,9 @@ class FineTuner:
             that `ftkit.data.load_data` reads, or with `input_ids` and `labels`; validation may be missing. Or a table
             that `load_data` takes.
 
+    Raises:
+        ConfigError: `config.model_name` is an adapter's folder.
+
     After `train`: `model` (in evaluation mode), `tokenizer`, `history` (the log) and the run's folder
     `config.output_dir`.
     """
@@ -59,6 +63,10 @@ class FineTuner:
         self.arguments: TrainingArguments | None = None
         self.trainer: TokenTrainer | None = None
         self._read: dict[str, list[dict[str, Any]] | Dataset] | None = None
+        if (Path(config.model_name) / ADAPTER_FILE).is_file():
+            raise ConfigError(
+                f"model_name {config.model_name} is an adapter; merge it (`ftkit merge`) and train on the merged model."
+            )
         self.setup_seed()
 
     # ---- Steps of the guide ----
@@ -328,7 +336,8 @@ class FineTuner:
         metrics = {"steps": last, "train_loss": mean_loss(trainer.records)}
         evaluated = {entry["step"]: entry for entry in trainer.records if "eval_loss" in entry}
         best = trainer.best_step()
-        if best is not None and evaluated[best]["eval_loss"] < evaluated.get(last, {}).get("eval_loss", math.inf):
+        loss = evaluated.get(last, {}).get("eval_loss", math.inf)
+        if best is not None and not loss <= evaluated[best]["eval_loss"]:  # also where the last is NaN
             self.adapter.restore(str(checkpoints.path_of(output, best)))
             step = best
         if step in evaluated:

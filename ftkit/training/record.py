@@ -52,7 +52,7 @@ def check_folder(output: Path, resume: bool) -> None:
         ConfigError: with what to do.
     """
     check_writable(output, output)
-    if not any(output.iterdir()):
+    if not output.exists() or not any(output.iterdir()):
         return
     if not (output / CONFIG_FILE).is_file():
         raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder.")

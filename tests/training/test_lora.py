@@ -11,7 +11,8 @@ import torch
 
 from ftkit.errors import ConfigError, DataError, TrainingError
 from ftkit.models import load
-from ftkit.training.config import RUN_FILE, LoRAConfig
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
+from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
 
 
@@ -261,6 +262,13 @@ def test_an_output_folder_that_cannot_be_is_refused_before_anything_is_loaded(da
         with pytest.raises(ConfigError, match="cannot be written"):
             tuner.train()
         assert tuner.model is None
+
+
+@pytest.mark.parametrize("kind", [(FullFineTuner, FullFineTuningConfig), (LoRAFineTuner, LoRAConfig)])
+def test_an_adapter_is_no_base_to_train_on(tuner, tmp_path, kind):
+    trainer, config = kind
+    with pytest.raises(ConfigError, match="is an adapter; merge it"):
+        trainer(config(model_name=tuner.config.output_dir, output_dir=tmp_path / "run"))
 
 
 def test_a_tracker_that_does_not_exist_is_not_to_be_installed(data, tmp_path):

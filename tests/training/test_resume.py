@@ -1,6 +1,7 @@
 """A run that was stopped anywhere ends as if it had never been stopped; half a checkpoint is no checkpoint."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from ftkit.training.callbacks import SavePoints
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
+from ftkit.training.trainer import TokenTrainer
 
 SETTINGS = {
     "model_name": "tiny-smollm",
@@ -88,7 +90,7 @@ def test_a_folder_that_is_no_run_is_refused_even_with_resume(data, tmp_path):
 
 def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path, monkeypatch):
     stopped_after(tmp_path / "run", data, 3, monkeypatch)
-    with pytest.raises(ConfigError, match="learning_rate=0.01, not 0.02"):
+    with pytest.raises(ConfigError, match="learning_rate=0.01, not learning_rate=0.02"):
         run(tmp_path / "run", data, resume=True, learning_rate=0.02)
     with pytest.raises(ConfigError, match="has lora_r=4, lora_alpha=8, not lora_r=2, lora_alpha=4; a run"):
         run(tmp_path / "run", data, resume=True, lora_r=2)
@@ -136,6 +138,21 @@ def test_the_best_checkpoint_is_the_result_and_the_number_kept_is_limited(data, 
     evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
     best = min(evaluated, key=evaluated.get)
     assert best < 20 and checkpoints.steps(tmp_path / "run") == [best, 20]
+    assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(data, tmp_path, monkeypatch):
+    record = TokenTrainer.record
+
+    def broken(self, entry):
+        record(self, entry | ({"eval_loss": math.nan} if entry["step"] in (2, 8) else {}))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenTrainer, "record", broken)
+        tuner = run(tmp_path / "run", data)
+    evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
+    best = min((4, 6), key=evaluated.get)
+    assert tuner.trainer.best_step() == best
     assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
 
 
