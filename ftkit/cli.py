@@ -298,7 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except Interrupted as error:
         print(f"ftkit: {error}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + error.number
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2

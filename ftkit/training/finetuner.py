@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,7 +236,8 @@ class FineTuner:
         Raises:
             ConfigError: `output_dir` already holds a run, which is never overwritten; or one with other settings than
                 those to resume with.
-            Interrupted: SIGTERM came; the state after the step it was in is saved.
+            Interrupted: SIGTERM, SIGHUP or SIGINT (Ctrl-C) came; the state after the step it was in is saved. A second
+                Ctrl-C ends the run at once.
             TrainingError: too many steps without a finite loss and gradient, or no room on the disk.
         """
         resume = self.config.resume if resume is None else resume
@@ -248,8 +250,8 @@ class FineTuner:
         checkpoint = record.last_checkpoint(output, self.trainer.run) if resume else None
         if self.trainer.is_world_process_zero():
             record.begin(output, self.config, fresh=checkpoint is None)
-        with trained_positions_only(self.adapter.causal_model), _sigterm(self.trainer):
-            runtime = self._run(checkpoint)
+        with trained_positions_only(self.adapter.causal_model), _signals(self.trainer) as came:
+            runtime = self._run(checkpoint, came)
         metrics = self._best(output)
         self.model.eval()
         metrics |= {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
@@ -308,8 +310,8 @@ class FineTuner:
         if self.trainer is None:
             self.create_trainer()
 
-    def _run(self, checkpoint: Path | None) -> float:
-        """Train, from `checkpoint` where there is one; returns the seconds."""
+    def _run(self, checkpoint: Path | None, came: list[signal.Signals]) -> float:
+        """Train, from `checkpoint` where there is one, until a signal `came`; returns the seconds."""
         started, trainer = time.perf_counter(), self.trainer
         self.setup_seed()
         if checkpoint is None:
@@ -323,9 +325,11 @@ class FineTuner:
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint))
         if trainer.interrupted and trainer.state.global_step < trainer.state.max_steps:
+            number = came[0] if came else signal.SIGTERM  # none: it came to another process
             raise Interrupted(
-                f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, which is "
-                f"saved in {self.config.output_dir}; go on with --resume (in Python: train(resume=True))."
+                f"stopped by {number.name} after step {trainer.state.global_step} of {trainer.state.max_steps}, which "
+                f"is saved in {self.config.output_dir}; go on with --resume (in Python: train(resume=True)).",
+                number,
             )
         return time.perf_counter() - started
 
@@ -422,20 +426,34 @@ class _Numbered:
 
 
 @contextmanager
-def _sigterm(trainer: TokenTrainer) -> Iterator[None]:
-    """Within the block SIGTERM ends the run after the step it is in."""
+def _signals(trainer: TokenTrainer) -> Iterator[list[signal.Signals]]:
+    """Within the block SIGTERM, SIGHUP and SIGINT end the run after the step it is in; gives those that came.
+
+    What is ignored, as nohup does with SIGHUP, stays so.
+    """
+    came: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():  # only there can a signal be caught
-        yield
+        yield came
         return
 
     def stop(number, frame):
+        if number in came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        came.append(signal.Signals(number))
         trainer.interrupted = True
 
-    before = signal.signal(signal.SIGTERM, stop)
+    names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, stop)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checkpointing(use: bool) -> dict[str, Any]:

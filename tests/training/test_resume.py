@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,41 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
     with pytest.raises(ConfigError, match="the data is not the one"):
         run(tmp_path / "run", other, resume=True)
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch, number):
+    end = TokenTrainer.end_step
+
+    def asked(times):
+        def ask(self):
+            end(self)
+            if self.state.global_step == 3:
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+
+        return ask
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"{number.name} after step 3") as error:
+        patch.setattr(TokenTrainer, "end_step", asked(1))
+        run(tmp_path / "run", data)
+    assert error.value.number == number and checkpoints.steps(tmp_path / "run") == [2, 3]
+    assert signal.getsignal(number) is before
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenTrainer, "end_step", asked(2))
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Interrupted):
+            run(tmp_path / "other", data)
+    assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+def test_what_nohup_ignores_stops_no_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(TokenTrainer, "end_step", lambda self: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(tmp_path / "run", data, max_steps=2).trainer.state.global_step == 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(data, tmp_path, monkeypatch):
