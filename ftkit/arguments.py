@@ -6,6 +6,8 @@ sentence that names the flag, or the file and the line.
 
 import argparse
 import dataclasses
+import numbers
+import os
 import re
 import types
 import typing
@@ -104,6 +106,32 @@ def read_yaml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: {key} cannot be read: {error.problem}.") from None
     return values
+
+
+def check_types(options: Any) -> None:
+    """Make each field of a dataclass what its annotation says, as the command line and a file do.
+
+    A path becomes text, NumPy's numbers Python's, a list a tuple, and a name where several may stand a tuple of one.
+
+    Raises:
+        ConfigError: a value of another type.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        several = _split(hints[field.name])[0] is tuple
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            value = int(value)
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            value = float(value)
+        if several and isinstance(value, str | tuple):
+            value = [value] if isinstance(value, str) else list(value)
+        try:
+            setattr(options, field.name, _value(value, hints[field.name]))
+        except ValueError as error:
+            raise ConfigError(f"{field.name} must be {error}.") from None
 
 
 class _Parser(argparse.ArgumentParser):

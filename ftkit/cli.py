@@ -11,10 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftkit import __version__
 from ftkit.arguments import parse
 from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
+from ftkit.folders import refused_by_disk
 from ftkit.selftest import Selftest, selftest
 from ftkit.terminal import Chat, chat
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig, QLoRAConfig
@@ -132,6 +134,10 @@ class Doctor:
     json: bool = False
     """Print one JSON object instead of text."""
 
+    def __post_init__(self) -> None:
+        if self.max_seq_length < 1:
+            raise FtkitError(f"max_seq_length must be above 0, not {self.max_seq_length}.")
+
 
 def prepare(options: Prepare) -> None:
     from ftkit.data.pipeline import DataPreparationPipeline
@@ -190,7 +196,7 @@ def evaluate(options: Evaluate) -> None:
     fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(EvaluationConfig)}
     evaluator = LLMEvaluator(EvaluationConfig(**fields), verbose=not options.json)
     data = load_data(options.data)
-    split = "train" if list(data) == ["train"] else options.split
+    split = "train" if Path(options.data).is_file() else options.split
     if split not in data:
         raise DataError(f"{options.data} has no split {split!r}; it has {', '.join(data)}.")
     results = evaluator.run_full_evaluation(
@@ -283,19 +289,32 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {name:12} {options.__doc__.splitlines()[0]}")
         print("\n`ftkit COMMAND --help` lists a command's options.")
         return 0
+    if arguments[0] == "--version":
+        print(f"ftkit {__version__}")
+        return 0
     try:
         name = _command(arguments)
         options, run = COMMANDS[name]
-        return run(parse(options, name, arguments[len(name.split()) :])) or 0
+        code = run(parse(options, name, arguments[len(name.split()) :])) or 0
+        sys.stdout.flush()
+        return code
     except Interrupted as error:
         print(f"ftkit: {error}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + error.number
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ftkit: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has seen enough; what is left in the buffer goes nowhere, without a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not refused_by_disk(error):
+            raise
+        print(f"ftkit: {error}; make room, or name a folder that may be written.", file=sys.stderr)
+        return 2
 
 
 def _command(arguments: list[str]) -> str:

@@ -29,7 +29,11 @@ class TrainingError(FtkitError, RuntimeError):
 
 
 class Interrupted(TrainingError):
-    """A training run that was asked to stop, and has saved its state."""
+    """A training run that was asked to stop by the signal `number`, and has saved its state."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class MissingDependency(FtkitError, ImportError):

@@ -1,8 +1,10 @@
-"""The help text that stands below a dataclass field: one source for the command line, the book's tables and readers."""
+"""Dataclass fields: the help text that stands below one, for the command line, the book's tables and readers; seeds."""
 
 import ast
 import inspect
 import textwrap
+
+from ftkit.errors import ConfigError
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -13,3 +15,12 @@ def field_docs(cls: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             docs[field.target.id] = " ".join(below.value.value.split())
     return docs
+
+
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        ConfigError: NumPy, which draws some of what a seed decides, takes 32 bits and no more.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be at least 0 and below 2**32, not {seed!r}.")

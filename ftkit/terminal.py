@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ftkit.errors import ConfigError, DataError
+from ftkit.fields import check_seed
 
 NEW, HELP = "/new", "An empty line is passed over; /new begins anew; Ctrl-D ends."
 
@@ -35,6 +36,7 @@ class Chat:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be above 0, not {self.max_new_tokens}.")
+        check_seed(self.seed)
         if self.temperature < 0:
             raise ConfigError(f"temperature must not be negative, but is {self.temperature}.")
         if not 0 < self.top_p <= 1:
@@ -85,8 +87,13 @@ def _turns(lines: TextIO, prompt: str) -> Iterable[str]:
             except EOFError:
                 print()
                 return
-        elif not (line := lines.readline()):
-            return
+        else:
+            try:
+                line = lines.readline()
+            except UnicodeDecodeError as error:
+                raise DataError(f"the input is not UTF-8 ({error.reason}); convert it.") from None
+            if not line:
+                return
         if line.strip():
             yield line.strip()
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and that a mistake is one sentence and exit code 2."""
 
+import errno
 import io
 import json
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from ftkit import __version__
 from ftkit.cli import COMMANDS, main
 from ftkit.data.chat import encode_prompt
 from ftkit.fields import field_docs
@@ -102,6 +104,8 @@ def test_a_configuration_that_contradicts_itself(capsys):
 def test_evaluate_and_merge_say_what_they_miss(data, tmp_path, capsys):
     assert "no split 'validation'" in fails(capsys, "evaluate", "tiny-smollm", "--data", data, "--split", "validation")
     assert "num_samples must be above 0" in fails(capsys, "evaluate", "tiny-smollm", "--num-samples", "0")
+    (data / "test.jsonl").unlink()  # a folder without test rows is not evaluated on those it was trained on
+    assert "no split 'test'" in fails(capsys, "evaluate", "tiny-smollm", "--data", data)
     assert "holds no adapter" in fails(capsys, "merge", data, "--output-dir", tmp_path / "m")
 
 
@@ -179,6 +183,8 @@ def test_a_chat_reads_turns_from_a_pipe_and_remembers_them(monkeypatch, capsys):
 def test_a_chat_says_what_it_cannot_do(monkeypatch, capsys):
     assert "top_p means nothing" in fails(capsys, "chat", "tiny-qwen3", "--top-p", "0.5")
     assert "'tiny-qwen3'" in fails(capsys, "chat", "tiny-qwen33")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    assert "the input is not UTF-8" in fails(capsys, "chat", "tiny-qwen3")
     monkeypatch.setattr("sys.stdin", io.StringIO("long " * 500))
     assert "more than the 2,048 that the model takes" in fails(capsys, "chat", "tiny-qwen3")
 
@@ -193,3 +199,29 @@ def test_the_package_is_a_program(tmp_path):
         [sys.executable, "-m", "ftkit", "train", "lorra"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2 and done.stderr.startswith("ftkit: there is no command 'train lorra'")
+
+
+@pytest.mark.parametrize(
+    "refusal", [OSError(errno.EACCES, "Permission denied", "out"), Exception("No space left on device (os error 28)")]
+)
+def test_a_disk_that_refuses_is_one_sentence_and_every_other_error_a_traceback(monkeypatch, capsys, refusal):
+    def run(options):
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "doctor", (COMMANDS["doctor"][0], run))
+    error = refusal
+    assert "make room, or name a folder that may be written" in fails(capsys, "doctor", "rows.jsonl")
+    for error in (FileNotFoundError(errno.ENOENT, "No such file"), ValueError("a bug")):
+        with pytest.raises(type(error)):
+            main(["doctor", "rows.jsonl"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    call = "from ftkit.cli import main; raise SystemExit(main(['memory', 'llama-3-8b']))"
+    with subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"ftkit {__version__}\n"

@@ -159,14 +159,26 @@ def _check_rendered(part, tokenizer, train_on: str, tokens: "_Tokens", findings:
     """Encode some rows and check them; returns how many of their prompts are no exact prefix."""
     violations, rows, places = 0, table.rows_of(part), part["where"].to_pylist()
     options = {"train_on": train_on, "on_mismatch": "common_prefix"}
-    for where, (_, encoded) in zip(places, batches.encoded_rows(rows, tokenizer, **options), strict=True):
+    for where, (row, encoded) in zip(places, batches.encoded_rows(rows, tokenizer, **options), strict=True):
         if isinstance(encoded, str):
             findings.add("cannot_be_rendered", "error", encoded, where)
             continue
         violations += encoded.mismatches
-        for row in encoded.rows:
-            tokens.check(where, row)
+        for made in encoded.rows:
+            tokens.check(where, made)
+        if wanted := _tool_names(row):
+            seen = tokenizer.decode([token for made in encoded.rows for token in made["input_ids"]])
+            if lost := next((name for name in wanted if name not in seen), None):
+                what = "the chat template leaves out a tool or its call, so the model would not see it; use a template "
+                findings.add("tool_left_out", "error", f"{what}that writes tools.", f"{where}: {lost}")
     return violations
+
+
+def _tool_names(row: dict[str, Any]) -> list[str]:
+    """Names of the tools that a row offers or calls."""
+    calls = [call for message in row.get("messages", ()) for call in message.get("tool_calls") or ()]
+    tools = [one.get("function", one) for one in [*(row.get("tools") or ()), *calls] if isinstance(one, dict)]
+    return [tool["name"] for tool in tools if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
 
 
 def _unreadable(report: Report, findings: _Findings) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from ftkit.arguments import check_types
 from ftkit.errors import ConfigError, near_matches
+from ftkit.fields import check_seed
 
 TRAIN_ON = ("last", "all", "full")
 TOO_LONG = ("drop", "truncate")
@@ -59,6 +61,7 @@ class DataConfig:
     """A row that cannot be read is reported with file and line and left out (skip), or ends the run (raise)."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, allowed in (("train_on", TRAIN_ON), ("too_long", TOO_LONG), ("on_error", ON_ERROR)):
             value = getattr(self, name)
             if value not in allowed:
@@ -71,6 +74,7 @@ class DataConfig:
         for name in ("max_seq_length", "max_length", "num_proc"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)!r}.")
+        check_seed(self.seed)
         if self.max_length < self.min_length:
             raise ConfigError(f"min_length={self.min_length} is above max_length={self.max_length}; no row would stay.")
         threshold = self.near_duplicate_threshold

@@ -27,6 +27,7 @@ from ftkit.data.prepared import vocabulary_key
 from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
 from ftkit.data.splits import grouped_split, held_out_first, split_numbers
 from ftkit.errors import ConfigError, DataError
+from ftkit.folders import check_writable
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
@@ -226,12 +227,13 @@ class DataPreparationPipeline:
 
         No training row holds a prompt or an answer of a held-out row, by the measure of the doctor: rows that would are
         kept on one side (`ftkit.data.decontamination.kept_apart`), nothing is lost, and the splits may come out smaller
-        than their shares. A table whose rows come from more than one split keeps those; what overlaps then leaves the
-        training rows, and the validation rows for the sake of the test, and is counted.
+        than their shares. A table that has rows of another split than train keeps its splits: what was held out is not
+        trained on, even where no training row is left. What overlaps then leaves the training rows, and the validation
+        rows for the sake of the test, and is counted.
         """
         side = split_numbers(dataset)
         compared = bool({"messages", "text"} & set(dataset.column_names))
-        if len(set(side.tolist())) > 1:
+        if side.any():
             rng = np.random.default_rng(self.config.seed)
             order = np.concatenate([rng.permutation(np.flatnonzero(side == i)) for i in range(len(SPLITS))])
             out = self._left_out(dataset, side) if compared else np.zeros(len(dataset), dtype=bool)
@@ -430,8 +432,9 @@ def _name(source: Any) -> str:
 def refuse_to_overwrite(output_dir: str | Path) -> None:
     """
     Raises:
-        ConfigError: `output_dir` exists and is not an empty folder.
+        ConfigError: `output_dir` exists and is not an empty folder, or cannot be written beside.
     """
     output = Path(output_dir)
+    check_writable(output, output.parent)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")

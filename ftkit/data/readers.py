@@ -131,6 +131,8 @@ def _array(path: Path, text: str) -> Iterator[Located]:
 
 
 def _csv(path: Path) -> Iterator[Located]:
+    # A cell beyond the reader's 131,072 characters would be cut into pieces that look like rows.
+    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
         header: list[str] | None = None
@@ -148,6 +150,8 @@ def _csv(path: Path) -> Iterator[Located]:
                 continue
             if header is None:
                 header = cells
+                if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
+                    raise DataError(f"{path} separates its cells by {other!r}; save it with commas.")
             elif len(cells) != len(header):
                 what = f"has {len(cells)} cells under {len(header)} headings."
                 yield where, BrokenRow(where, what, "wrong number of cells")

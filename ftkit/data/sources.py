@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SPLITS = ("train", "validation", "test")
+_MEANT = dict.fromkeys(("val", "valid", "dev", "eval"), "validation") | {"training": "train", "testing": "test"}
+"""Other names of splits: a file of such a name is not passed over in silence."""
 BUILTIN = ("tickets",)
 """Tasks whose data ships with ftkit."""
 METADATA_FILE = "metadata.json"
@@ -204,6 +206,10 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
             )
         if named:
             found[split] = named
+    for path in sorted(folder.iterdir()):
+        meant = _MEANT.get(path.name.lower().split(".")[0])
+        if meant and meant not in found and suffix_of(path) in SUFFIXES:
+            raise DataError(f"{path} would not be read; name it {meant}{''.join(path.suffixes)}.")
     if not found:
         raise DataError(
             f"{folder} holds none of train.jsonl, validation.jsonl and test.jsonl (or {', '.join(SUFFIXES[1:])}, also "

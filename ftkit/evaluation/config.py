@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from ftkit.arguments import check_types
 from ftkit.errors import ConfigError, near_matches
+from ftkit.fields import check_seed
 from ftkit.models.precision import DTYPES
 
 
@@ -57,6 +59,7 @@ class EvaluationConfig:
     """Folder of evaluation_results.json and report.html; those of an earlier evaluation there are replaced."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.torch_dtype not in DTYPES:
             near = near_matches(self.torch_dtype, DTYPES)
             raise ConfigError(f"torch_dtype must be one of {', '.join(DTYPES)}, not {self.torch_dtype!r}.{near}")
@@ -65,6 +68,7 @@ class EvaluationConfig:
             if value is not None and not value > 0:
                 hint = " Leave it out for all rows." if name == "num_samples" else ""
                 raise ConfigError(f"{name} must be above 0, not {value!r}.{hint}")
+        check_seed(self.seed)
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p!r}.")
         if self.general_texts < 0:

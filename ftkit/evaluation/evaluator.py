@@ -21,6 +21,7 @@ from ftkit.evaluation.measure import Measured, compare_measured, measure_answers
 from ftkit.evaluation.perplexity import Likelihood, perplexity, text_likelihoods
 from ftkit.evaluation.rows import conversations
 from ftkit.evaluation.summary import summary
+from ftkit.folders import check_writable
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -191,15 +192,17 @@ class LLMEvaluator:
             train_dataset: rows that the model was trained on; test rows that ask the same are counted.
 
         Returns:
-            What `evaluation_results.json` holds: `model`, `rows`, `instruction_following`, `perplexity`, `benchmarks`;
-            with a baseline also `baseline` (the same keys), `comparison` and `forgetting`; `seen_in_training` with
-            training rows.
+            What `evaluation_results.json` holds: `model`, `instruction_following` (with `rows`), `perplexity`,
+            `benchmarks`; with a baseline also `baseline` (the same keys), `comparison` and `forgetting`;
+            `seen_in_training` with training rows.
 
         Raises:
             DataError: there is nothing to evaluate, or a data set is empty.
+            ConfigError: `output_dir` cannot be written.
         """
         if test_dataset is None and test_texts is None and not run_benchmarks:
             raise DataError("there is nothing to evaluate: give test_dataset, test_texts or run_benchmarks=True.")
+        check_writable(Path(self.config.output_dir), Path(self.config.output_dir))
         columns = (instruction_col, response_col)
         rows = None if test_dataset is None else conversations(test_dataset, *columns, self.config.num_samples)
         results: dict[str, Any] = {

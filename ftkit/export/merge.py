@@ -22,6 +22,7 @@ import torch
 from ftkit.errors import ConfigError, ModelError
 from ftkit.export.card import write_card
 from ftkit.export.receipt import Change, change, greedy, greedy_from, logits_along, prompt_ids
+from ftkit.folders import check_writable, open_to_others
 from ftkit.models import base_record
 from ftkit.models.loading import load
 from ftkit.models.quantized import Quantization, guard, loading_config
@@ -125,12 +126,13 @@ def merge(
     Raises:
         ModelError: `run` holds no adapter, its base is not the one it was trained on, or the merged or the reloaded
             model computes something else than it should; then nothing is left behind.
-        ConfigError: `output_dir` is not empty, or `onto` does not fit the run.
+        ConfigError: `output_dir` is not empty or cannot be written, or `onto` does not fit the run.
     """
     run, output = Path(run), Path(output_dir)
     if not (run / "adapter_config.json").is_file():
         raise ModelError(f"{run} holds no adapter (adapter_config.json); give the folder that training wrote.")
-    if output.exists() and any(output.iterdir()):
+    check_writable(output, output.parent)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not empty; name another folder for the merged model.")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not {dtype!r}.")
@@ -184,6 +186,7 @@ def merge(
         )
         (chosen / RECEIPT_FILE).write_text(json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
         write_card(chosen, run)
+        open_to_others(chosen)
         if output.exists():
             output.rmdir()
         chosen.chmod(0o755)

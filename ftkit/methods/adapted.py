@@ -188,9 +188,18 @@ def is_quantised(model: "nn.Module") -> bool:
 
 
 def saving(model: "PreTrainedModel", modules_to_save: list[str] | None) -> dict:
-    """PEFT's arguments for modules trained whole; of tied embeddings one copy is trained, and they stay tied."""
+    """PEFT's arguments for modules trained whole; of tied embeddings one copy is trained, and they stay tied.
+
+    Raises:
+        ConfigError: a name fits no module; PEFT would train nothing for it and say nothing.
+    """
     names, ends = list(modules_to_save or ()), (model.get_input_embeddings(), model.get_output_embeddings())
-    saved = [m for name, m in model.named_modules() if any(_ends(name, target) for target in names)]
+    modules = dict(model.named_modules())
+    for target in names:
+        if not any(_ends(name, target) for name in modules):
+            near = near_matches(target, {name.rpartition(".")[2] for name in modules})
+            raise ConfigError(f"modules_to_save names {target!r}, but the model has no such module.{near}")
+    saved = [m for name, m in modules.items() if any(_ends(name, target) for target in names)]
     tied = model.config.get_text_config().tie_word_embeddings and any(m is end for m in saved for end in ends)
     return {"modules_to_save": names or None, "ensure_weight_tying": tied}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from ftkit.errors import ModelError, near_matches
 from ftkit.models import base_record, embedded, precision, quantized, tiny
 from ftkit.models.quantized import Quantization
@@ -227,7 +229,7 @@ def _errors_in_a_sentence(name: str, found: _Found) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if found.obstacle:
             near = near_matches(name, [*known_names(), *_cached_ids()])
             message = f"{name!r} is neither a known name nor a folder, {found.obstacle}, and it is not in the cache."
@@ -288,15 +290,20 @@ def _weights(
         # Fused experts are wide until `finish`: they wait for it in RAM, where there is more room.
         first = "cpu" if quantized.has_fused_experts(config) else choice.device
         placed = {"device_map": {"": first}, "quantization_config": packing}
-    model = AutoModelForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         source,
         config=config,
         dtype=choice.torch_dtype,
         attn_implementation=choice.attn_implementation,
         use_safetensors=True,
+        output_loading_info=True,
         **placed,
         **found.options,
-    ).eval()
+    )
+    # Transformers warns and draws them: a model that silently lacks some of its training.
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{source} lacks {len(missing)} of the model's weights, {missing[0]} among them.")
+    model.eval()
     if quantization is not None:
         quantized.finish(model, quantization)
         if first != choice.device:
@@ -353,7 +360,10 @@ def _load_adapter(
     try:
         model, tokenizer = load(base, quantization=quantization, **options)
     except ModelError as error:
-        raise ModelError(f"The adapter in {folder} needs its base model: {error}") from None
+        raise ModelError(
+            f"The adapter in {folder} needs its base model: {error} Where it has moved to, say so in {ADAPTER_FILE} "
+            "(base_model_name_or_path)."
+        ) from None
     if record:
         record.check(model, folder)
     if write_out and quantization:
@@ -362,10 +372,18 @@ def _load_adapter(
         tokenizer = load_tokenizer(str(folder), trust_remote_code=options["trust_remote_code"])
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # trained with added tokens
             model.resize_token_embeddings(len(tokenizer))
-    adapted = PeftModel.from_pretrained(model, folder)
+    try:
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, folder)
+    except SafetensorError as error:
+        raise ModelError(f"{weights} cannot be read: {error}.") from None
+    except RuntimeError as error:  # of load_state_dict
+        sizes = " ".join(str(error).split()).partition("size mismatch for ")[2].partition(". size mismatch")[0]
+        if not sizes:
+            raise
+        raise ModelError(f"The adapter in {folder} does not fit {base}: another size of {sizes.rstrip('.')}.") from None
     # PEFT warns where names do not match and leaves fresh adapters there: a model that silently lacks its training.
-    with safe_open(weights, framework="pt") as file:
-        stored = set(file.keys())
     expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if wrong := sorted(expected - stored):
         raise ModelError(f"The adapter in {folder} does not fit {base}: it holds nothing for {wrong[0]}.")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ftkit.errors import TrainingError
+from ftkit.folders import refused_by_disk
 
 STATE_FILE = "training_state.json"
 TENSORS_FILE = "training_state.safetensors"
@@ -49,15 +50,14 @@ def written_whole(folder: Path) -> Iterator[Path]:
                     os.fsync(opened.fileno())
         _remove(folder)
         os.replace(beside, folder)
-    except (OSError, SafetensorError) as error:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError) and not refused_by_disk(error):
+            raise
         raise TrainingError(
             f"{folder.name} could not be written into {folder.parent} ({error}); the one before it stands. Make room, "
             "then go on from there with --resume (in Python: resume=True)."
         ) from error
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def prune(output: Path, limit: int, best: int | None) -> None:

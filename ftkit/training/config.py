@@ -4,7 +4,9 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from ftkit.arguments import check_types
 from ftkit.errors import ConfigError, near_matches
+from ftkit.fields import check_seed
 from ftkit.methods.registry import check, learning_rate
 from ftkit.models.precision import ATTENTIONS, DTYPES
 from ftkit.models.quantized import QUANT_TYPES
@@ -99,6 +101,7 @@ class TrainingConfig(ABC):
     """Seed of all that is drawn: an adapter's initialisation, the order of rows, dropout."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.chosen: dict[str, str] = {}  # field that was left to its default by method: reason
         self.settle()
         _one_of("torch_dtype", self.torch_dtype, DTYPES)
@@ -114,13 +117,13 @@ class TrainingConfig(ABC):
         for name in ("weight_decay", "max_nonfinite_steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)!r}.")
+        check_seed(self.seed)
         if self.attn_implementation == "flash_attention_2" and not self.use_flash_attention:
             raise ConfigError(
                 "attn_implementation='flash_attention_2' contradicts use_flash_attention=False; drop one of them."
             )
         if self.packing and self.group_by_length:
             raise ConfigError("packing leaves no padding that group_by_length could save; drop one of them.")
-        self.report_to = tuple(self.report_to)
         if self.use_wandb and "wandb" not in self.report_to:
             self.report_to += ("wandb",)
         self.use_wandb = "wandb" in self.report_to

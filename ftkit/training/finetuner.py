@@ -3,10 +3,11 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,17 @@ import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
 
 from ftkit.data.chat import encode_rows
+from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
 from ftkit.data.prepared import prepared_rows
 from ftkit.data.sources import load_data
-from ftkit.errors import ConfigError, DataError, Interrupted, MissingDependency
+from ftkit.errors import ConfigError, DataError, Interrupted, MissingDependency, TrainingError, near_matches
 from ftkit.export.card import write_card
+from ftkit.folders import open_to_others, refused_by_disk
 from ftkit.loss import trained_positions_only
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora_plus import parameter_groups
+from ftkit.models.loading import ADAPTER_FILE
 from ftkit.training import checkpoint as checkpoints
 from ftkit.training import record
 from ftkit.training.callbacks import Progress, SavePoints
@@ -40,8 +44,12 @@ class FineTuner(ABC):
 
     Args:
         config: the run's settings.
-        data: rows in memory instead of `config.data_dir`: `{"train": [...], "validation": [...]}`, each row in the
-            messages format; validation may be missing.
+        data: rows in memory instead of `config.data_dir`: `{"train": [...], "validation": [...]}`, each row in a format
+            that `ftkit.data.load_data` reads, or with `input_ids` and `labels`; validation may be missing. Or a table
+            that `load_data` takes.
+
+    Raises:
+        ConfigError: `config.model_name` is an adapter's folder.
 
     After `train`: `model` (in evaluation mode), `tokenizer`, `history` (the log) and the run's folder
     `config.output_dir`.
@@ -56,6 +64,11 @@ class FineTuner(ABC):
         self.dataset: dict[str, list[dict[str, list[int]]] | Dataset] = {}
         self.arguments: TrainingArguments | None = None
         self.trainer: TokenTrainer | None = None
+        self._read: dict[str, list[dict[str, Any]] | Dataset] | None = None
+        if (Path(config.model_name) / ADAPTER_FILE).is_file():
+            raise ConfigError(
+                f"model_name {config.model_name} is an adapter; merge it (`ftkit merge`) and train on the merged model."
+            )
         self.setup_seed()
 
     # ---- Steps of the guide ----
@@ -79,14 +92,14 @@ class FineTuner(ABC):
 
         Raises:
             DataError: there are no training rows, or none of a split's rows fits.
-            ConfigError: rows are to be packed, and the model cannot keep them apart.
+            ConfigError: rows are to be packed, and the model cannot keep them apart; or validation rows are needed.
         """
-        data = load_data(self.config.data_dir) if self.data is None else self.data
-        if not data.get("train"):
-            raise DataError(f"{self.config.data_dir} has no training rows; name them train.jsonl.")
+        data, self._read = self._rows(), None
         for split in ("train", "validation"):
             if data.get(split):
                 self.dataset[split] = self._encode(split, data[split])
+        if self.config.early_stopping_patience and "validation" not in self.dataset:
+            raise ConfigError("early_stopping_patience needs validation rows, and there are none; drop it or add some.")
         if self.config.packing:
             self.dataset["train"] = self._pack(self.dataset["train"])
         return self.dataset
@@ -156,13 +169,20 @@ class FineTuner(ABC):
 
         Raises:
             MissingDependency: a tracker is asked for and not installed.
+            ConfigError: there is no such tracker.
         """
         if self.config.use_wandb:
             os.environ.setdefault("WANDB_PROJECT", self.config.project_name)
-        from transformers.integrations import get_available_reporting_integrations
+        from transformers.integrations.integration_utils import (
+            INTEGRATION_TO_CALLBACK,
+            get_available_reporting_integrations,
+        )
 
         if missing := set(self.config.report_to) - set(get_available_reporting_integrations()):
             name = sorted(missing)[0]
+            if name not in INTEGRATION_TO_CALLBACK:
+                near = near_matches(name, INTEGRATION_TO_CALLBACK)
+                raise ConfigError(f"report_to names {name!r}, which is no tracker of Transformers.{near}")
             raise MissingDependency(f"report_to names {name}, which is not installed; run: pip install {name}")
 
     def create_trainer(self) -> TokenTrainer:
@@ -223,7 +243,8 @@ class FineTuner(ABC):
         Raises:
             ConfigError: `output_dir` already holds a run, which is never overwritten; or one with other settings than
                 those to resume with.
-            Interrupted: SIGTERM came; the state after the step it was in is saved.
+            Interrupted: SIGTERM, SIGHUP or SIGINT (Ctrl-C) came; the state after the step it was in is saved. A second
+                Ctrl-C ends the run at once.
             TrainingError: too many steps without a finite loss and gradient, or no room on the disk.
         """
         resume = self.config.resume if resume is None else resume
@@ -237,16 +258,25 @@ class FineTuner(ABC):
         times = record.times(output) if checkpoint is not None else {}  # a run that is complete is only read
         if self.trainer.is_world_process_zero():
             record.begin(output, self.config, fresh=checkpoint is None)
-        with trained_positions_only(self.adapter.causal_model), _sigterm(self.trainer):
-            runtime = self._run(checkpoint)
+        with trained_positions_only(self.adapter.causal_model), _signals(self.trainer) as came:
+            runtime = self._run(checkpoint, came)
         metrics = self._best(output)
         self.model.eval()
         metrics |= times or {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
         if self.trainer.is_world_process_zero():
-            self.adapter.save(str(output))
-            self.tokenizer.save_pretrained(str(output))
-            record.finish(output, self.config, metrics, self.trainer.run["data_sha256"], self.history)
-            write_card(output)
+            try:
+                self.adapter.save(str(output))
+                self.tokenizer.save_pretrained(str(output))
+                record.finish(output, self.config, metrics, self.trainer.run["data_sha256"], self.history)
+                write_card(output)
+                open_to_others(output)
+            except Exception as error:
+                if not refused_by_disk(error):
+                    raise
+                raise TrainingError(
+                    f"the result could not be written into {output} ({error}); the last checkpoint stands. Make room, "
+                    "then finish with --resume (in Python: resume=True)."
+                ) from error
         self.trainer.accelerator.wait_for_everyone()
         return metrics
 
@@ -265,7 +295,20 @@ class FineTuner(ABC):
 
     # ---- Its parts ----
 
+    def _rows(self) -> "dict[str, list[dict[str, Any]] | Dataset]":
+        """The rows as they stand in their source."""
+        if self._read is None and isinstance(self.data, Mapping):
+            self._read = {split: _in_messages(split, rows) for split, rows in self.data.items()}
+        elif self._read is None:
+            self._read = load_data(self.config.data_dir if self.data is None else self.data)
+        if not self._read.get("train"):
+            where = f"{self.config.data_dir} has no training rows; name them train.jsonl."
+            raise DataError(where if self.data is None else "there are no training rows in data['train'].")
+        return self._read
+
     def _prepare(self) -> None:
+        if not self.dataset:
+            self._rows()  # before the model: a wrong path should not cost its loading
         if self.model is None:
             self.load_model_and_tokenizer()
             for name, reason in self.config.chosen.items():
@@ -275,8 +318,8 @@ class FineTuner(ABC):
         if self.trainer is None:
             self.create_trainer()
 
-    def _run(self, checkpoint: Path | None) -> float:
-        """Train, from `checkpoint` where there is one; returns the seconds."""
+    def _run(self, checkpoint: Path | None, came: list[signal.Signals]) -> float:
+        """Train, from `checkpoint` where there is one, until a signal `came`; returns the seconds."""
         started, trainer = time.perf_counter(), self.trainer
         self.setup_seed()
         if checkpoint is None:
@@ -290,9 +333,11 @@ class FineTuner(ABC):
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint))
         if trainer.interrupted and trainer.state.global_step < trainer.state.max_steps:
+            number = came[0] if came else signal.SIGTERM  # none: it came to another process
             raise Interrupted(
-                f"stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, which is "
-                f"saved in {self.config.output_dir}; go on with --resume (in Python: train(resume=True))."
+                f"stopped by {number.name} after step {trainer.state.global_step} of {trainer.state.max_steps}, which "
+                f"is saved in {self.config.output_dir}; go on with --resume (in Python: train(resume=True)).",
+                number,
             )
         return time.perf_counter() - started
 
@@ -303,8 +348,8 @@ class FineTuner(ABC):
         metrics = {"steps": last, "train_loss": mean_loss(trainer.records)}
         evaluated = {entry["step"]: entry for entry in trainer.records if "eval_loss" in entry}
         best = trainer.best_step()
-        # So turned that a last loss that is NaN is no reason to keep the last.
-        if best is not None and not evaluated.get(last, {}).get("eval_loss", math.inf) <= evaluated[best]["eval_loss"]:
+        loss = evaluated.get(last, {}).get("eval_loss", math.inf)
+        if best is not None and not loss <= evaluated[best]["eval_loss"]:  # also where the last is NaN
             self.adapter.restore(str(checkpoints.path_of(output, best)))
             step = best
         if step in evaluated:
@@ -317,7 +362,7 @@ class FineTuner(ABC):
         if "input_ids" in rows[0]:
             encoded = prepared_rows(rows, self.tokenizer, folder=self.config.data_dir if self.data is None else None)
         else:
-            encoded = [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
+            encoded = self._rendered(split, rows)
         limit, lengths = self.config.max_seq_length, [len(row["input_ids"]) for row in encoded]
         fitting = [i for i, length in enumerate(lengths) if length <= limit]
         if not fitting:
@@ -330,10 +375,29 @@ class FineTuner(ABC):
             left_out = f", {len(encoded) - len(fitting)} longer than {limit} left out"
             in_memory = isinstance(encoded, list)
             encoded = [encoded[i] for i in fitting] if in_memory else encoded.select(fitting)
-        trained = sum(label != -100 for row in encoded for label in row["labels"])
+        known, trained = self.model.get_input_embeddings().num_embeddings, 0
+        for i, row in zip(fitting, encoded, strict=True):
+            trained += sum(label != -100 for label in row["labels"])
+            if (highest := max(row["input_ids"])) >= known:
+                token = self.tokenizer.convert_ids_to_tokens(highest)
+                raise DataError(
+                    f"{split} row {i + 1}: the token {token!r} has the id {highest}, but the model's embedding has "
+                    f"{known} rows; call model.resize_token_embeddings(len(tokenizer)) and save the model so."
+                )
         tokens = sum(lengths[i] for i in fitting)
         print(f"{split}: {len(encoded)} rows{left_out}, {tokens:,} tokens, {trained:,} of them trained")
         return encoded
+
+    def _rendered(self, split: str, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
+        try:
+            return [row for one in encode_rows(self.tokenizer, rows) for row in one.rows]
+        except DataError:  # one of them: find it
+            for i, row in enumerate(rows, start=1):
+                try:
+                    encode_rows(self.tokenizer, [row])
+                except DataError as error:
+                    raise DataError(f"{split} row {i}: {error}") from None
+            raise
 
     def _pack(self, rows: "list[dict[str, list[int]]] | Dataset") -> list[dict[str, list[int]]]:
         if (kind := self.adapter.causal_model.config.get_text_config().model_type) not in PACKABLE:
@@ -344,6 +408,13 @@ class FineTuner(ABC):
         packed = [join([rows[i] for i in pack]) for pack in packs]
         print(f"packed: {len(rows)} rows into {len(packed)} of at most {self.config.max_seq_length} tokens")
         return packed
+
+
+def _in_messages(split: str, rows: "Sequence[dict[str, Any]] | Dataset") -> "Sequence[dict[str, Any]] | Dataset":
+    """Rows as `load_data` gives them; encoded ones stay as they are."""
+    if len(rows) and "input_ids" in rows[0]:
+        return rows
+    return [to_messages(row, f"{split} row {i}") for i, row in enumerate(rows, start=1)]
 
 
 class _Numbered:
@@ -363,22 +434,35 @@ class _Numbered:
 
 
 @contextmanager
-def _sigterm(trainer: TokenTrainer) -> Iterator[None]:
-    """Within the block SIGTERM ends the run after the step it is in."""
+def _signals(trainer: TokenTrainer) -> Iterator[list[signal.Signals]]:
+    """Within the block SIGTERM, SIGHUP and SIGINT end the run after the step it is in; gives those that came.
+
+    What is ignored, as nohup does with SIGHUP, stays so.
+    """
+    came: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():  # only there can a signal be caught
-        yield
+        yield came
         return
 
     def stop(number, frame):
+        if number in came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        came.append(signal.Signals(number))
         trainer.interrupted = True
 
     trainer.interrupted = False  # an earlier `train` of this object may have been
-
-    before = signal.signal(signal.SIGTERM, stop)
+    names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, stop)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checkpointing(use: bool) -> dict[str, Any]:

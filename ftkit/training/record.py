@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from ftkit.errors import ConfigError
+from ftkit.folders import check_writable
 from ftkit.training import checkpoint as checkpoints
 from ftkit.training.config import RUN_FILE, TrainingConfig
 from ftkit.training.trainer import LOG_FILE
@@ -45,11 +46,12 @@ def fingerprint(dataset: dict[str, list[dict[str, list[int]]]]) -> str:
 
 
 def check_folder(output: Path, resume: bool) -> None:
-    """Refuse a folder that holds something else than what is wanted of it.
+    """Refuse a folder that holds something else than what is wanted of it, or that cannot be written.
 
     Raises:
         ConfigError: with what to do.
     """
+    check_writable(output, output)
     if not output.exists() or not any(output.iterdir()):
         return
     if not (output / CONFIG_FILE).is_file():
@@ -76,13 +78,10 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
     if not (folder / checkpoints.STATE_FILE).is_file():
         raise ConfigError(f"{folder} was written from sharded weights, without the optimizer: it cannot be resumed.")
     was = checkpoints.read_state(folder)["run"]
-    now = run["config"]
-    for name in was["config"].keys() | now.keys():
-        if name not in _FREE and was["config"].get(name) != now.get(name):
-            raise ConfigError(
-                f"the run in {output} has {name}={was['config'].get(name)!r}, not {now.get(name)!r}; a run is resumed "
-                "with its own settings."
-            )
+    old, new = was["config"], run["config"]
+    if changed := [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]:
+        had, has = (", ".join(f"{name}={config.get(name)!r}" for name in changed) for config in (old, new))
+        raise ConfigError(f"the run in {output} has {had}, not {has}; a run is resumed with its own settings.")
     if was["data_sha256"] != run["data_sha256"]:
         raise ConfigError(f"the data is not the one that the run in {output} began with; resume it with its own data.")
     return folder

@@ -257,8 +257,8 @@ class TokenTrainer(Trainer):
     def best_step(self) -> int | None:
         """The checkpoint with the lowest validation loss, the earlier of equals; None where none was evaluated."""
         here = set(checkpoints.steps(Path(self.args.output_dir)))
-        losses = [(e["eval_loss"], e["step"]) for e in self.records if "eval_loss" in e and e["step"] in here]
-        losses = [found for found in losses if not math.isnan(found[0])]  # nothing is less than NaN
+        evaluated = [e for e in self.records if not math.isnan(e.get("eval_loss", math.nan)) and e["step"] in here]
+        losses = [(e["eval_loss"], e["step"]) for e in evaluated]
         return min(losses)[1] if losses and self.adapter.keeps_best else None
 
     def _state(self, randoms: list[dict[str, Any]]) -> dict[str, Any]:

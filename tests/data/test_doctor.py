@@ -68,6 +68,23 @@ def test_what_is_wrong_with_rows(rows, check, severity):
     assert diagnosis.findings[0].rows == 1 or check == "mixed_formats"
 
 
+def test_tools_that_the_template_leaves_out_are_an_error():
+    tool = {"type": "function", "function": {"name": "add_numbers", "parameters": {"type": "object"}}}
+    call = {"type": "function", "function": {"name": "add_numbers", "arguments": {"a": 1}}}
+    messages = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "It is 2."},
+    ]
+    tokenizer = load_tokenizer("tiny-smollm")
+    assert checks(doctor([{"messages": messages}], tokenizer)) == {"tool_left_out": "error"}
+    assert checks(doctor([{"messages": [messages[0], messages[3]], "tools": [tool]}], tokenizer))["tool_left_out"]
+    written = "(message['content'] or message['tool_calls'] | string)"
+    tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", written)
+    assert not checks(doctor([{"messages": messages}], tokenizer))
+
+
 def test_a_test_row_in_the_training_rows_is_an_error(tmp_path):
     leaked = turn(100, prompt="Please, quickly: " + turn(100)["prompt"])
     for split, rows in (("train", [*GOOD, leaked]), ("test", [turn(100), turn(101)])):

@@ -240,6 +240,22 @@ def test_a_source_with_splits_keeps_them_and_its_test_rows_leave_the_training_ro
     assert made.report.dropped == {"exact duplicate": 1, "overlaps a held-out row": 1}
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_held_out_rows_are_not_trained_on_where_no_training_row_is_left(tmp_path, split):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"instruction": "a", "output": ""}\n')
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(alpaca(i)) + "\n" for i in range(20)))
+    with pytest.raises(DataError, match="no training row is left"):
+        prepare(tmp_path, folder)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="file/out cannot be written"):
+        pipeline().run_pipeline(tmp_path / "no such source.jsonl", tmp_path / "file" / "out")
+
+
 def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps(alpaca(3)) + "\n")

@@ -74,6 +74,15 @@ def test_a_folder_takes_any_format_and_one_file_a_split(tmp_path):
         load_data(tmp_path)
 
 
+def test_a_split_under_another_name_is_not_passed_over(tmp_path):
+    for name in ("train.jsonl", "dev.jsonl"):
+        (tmp_path / name).write_text(LINES)
+    with pytest.raises(DataError, match="dev.jsonl would not be read; name it validation.jsonl"):
+        load_data(tmp_path)
+    (tmp_path / "validation.jsonl").write_text(LINES)  # then dev.jsonl is something else
+    assert list(load_data(tmp_path)) == ["train", "validation"]
+
+
 def test_the_parts_of_a_split_are_read_in_order(tmp_path):
     for i, line in enumerate(LINES.strip().split("\n")):
         (tmp_path / f"train-{i:05d}-of-00003.jsonl").write_text(line)
@@ -187,6 +196,14 @@ def test_broken_rows_of_a_csv_are_reported(tmp_path):
     rows = [row["messages"][0]["content"] for _, _, row in read(path, report)]
     assert rows == ["two\nlines", "e"] and report.dropped == {"wrong number of cells": 1, "not UTF-8": 1}
     assert "line 4" in report.examples["wrong number of cells"][0]
+
+
+def test_a_long_cell_of_a_csv_stays_one_row(tmp_path):
+    long = "a document, line by line\n" * 8000
+    path = tmp_path / "a.csv"
+    path.write_text(f'prompt,completion\nlong,"{long}"\nshort,b\n')
+    contents = [[m["content"] for m in row["messages"]] for row in load_data(path)["train"]]
+    assert contents == [["long", long], ["short", "b"]]
 
 
 def test_formats_are_counted():

@@ -71,6 +71,7 @@ def test_the_shipped_task_loads_by_name():
         ("a.jsonl", json.dumps({"prompt": "x", "completion": " \n"}), "answer is empty"),
         ("a.csv", "prompt,completion", "empty"),
         ("a.csv", "prompt,completion\na,b\nc", "line 3: has 1 cells under 2 headings"),
+        ("a.csv", "prompt;completion\na;b", "separates its cells by ';'"),
         ("a.txt", "a,b", "'.txt'"),
     ],
 )

@@ -243,3 +243,11 @@ def test_a_misspelt_model_is_found_before_the_baseline_is_measured(rows, tmp_pat
         evaluator("tiny-smolm", tmp_path).run_full_evaluation(rows, baseline="tiny-smollm")
     with pytest.raises(ConfigError, match="needs its tokenizer"):
         LLMEvaluator(model=torch.nn.Linear(1, 1))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    one = evaluator(folder=tmp_path / "file")
+    monkeypatch.setattr(one, "_measure", lambda **_: pytest.fail("it measured first"))
+    with pytest.raises(ConfigError, match="cannot be written"):
+        one.run_full_evaluation(test_texts=["a text"])

@@ -193,6 +193,10 @@ def test_what_is_wrong_is_one_sentence(adapter, tmp_path):
         merge_and_save(tmp_path / "nothing", tmp_path / "merged")
     with pytest.raises(ConfigError, match="is not empty"):
         merge_and_save(adapter, adapter)
+    (tmp_path / "file").write_text("mine")
+    for output, says in (("file", "is not empty"), ("file/merged", "cannot be written")):
+        with pytest.raises(ConfigError, match=says):
+            merge_and_save(adapter, tmp_path / output)
     with pytest.raises(ConfigError, match="dtype must be"):
         merge_and_save(adapter, tmp_path / "merged", dtype="int8")
     with pytest.raises(ConfigError, match="onto must be one of"):

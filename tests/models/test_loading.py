@@ -156,6 +156,33 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(adapter):
         load(str(adapter), device="cpu", verbose=False)
 
 
+def test_an_adapter_of_other_widths_or_cut_short_is_refused(adapter):
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    tensors = load_file(weights)
+    wide = next(name for name in tensors if "lora_B" in name)
+    save_file(tensors | {wide: torch.zeros(999, 2)}, weights)
+    with pytest.raises(ModelError, match="does not fit tiny-qwen3: another size of .*999, 2"):
+        load(str(adapter), device="cpu", verbose=False)
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="adapter_model.safetensors cannot be read"):
+        load(str(adapter), device="cpu", verbose=False)
+
+
+def test_weights_that_are_missing_or_cut_short_are_not_made_up(tmp_path):
+    model, tokenizer = load("tiny-llama3", device="cpu", verbose=False)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole, tensors = weights.read_bytes(), load_file(weights)
+    save_file({name: t for name, t in tensors.items() if "down_proj" not in name}, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 2 of the model's weights, model.layers.0.mlp.down_proj.weight among"):
+        load(str(tmp_path), device="cpu", verbose=False)
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded: .*not fully covered"):
+        load(str(tmp_path), device="cpu", verbose=False)
+
+
 def test_an_adapter_without_safetensors_is_refused(adapter):
     weights = adapter / "adapter_model.safetensors"
     torch.save(load_file(weights), adapter / "adapter_model.bin")
@@ -169,7 +196,7 @@ def test_an_adapter_whose_base_is_unknown_or_gone_says_so(adapter):
     with pytest.raises(ModelError, match="does not say which base model"):
         load(str(adapter))
     rewrite(adapter, base_model_name_or_path="/gone/away")
-    with pytest.raises(ModelError, match="needs its base model: '/gone/away'"):
+    with pytest.raises(ModelError, match="needs its base model: '/gone/away'.*say so in adapter_config.json"):
         load(str(adapter))
 
 

@@ -60,9 +60,13 @@ def test_a_folder_that_is_half_removed_is_no_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / ".checkpoint-1.old" / "part").exists() and checkpoints.steps(tmp_path) == [2]
 
 
-def test_a_refused_write_leaves_nothing_behind(tmp_path):
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), Exception(f"{FULL} (os error 28)")])
+def test_a_refused_write_leaves_nothing_behind(tmp_path, error):
     with pytest.raises(TrainingError, match="No space left.*the one before it stands"):
         with checkpoints.written_whole(tmp_path / "checkpoint-3") as beside:
             (beside / "part").write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,12 @@
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
+from ftkit.data.config import DataConfig
 from ftkit.errors import ConfigError
+from ftkit.evaluation.config import EvaluationConfig
 from ftkit.fields import field_docs
 from ftkit.training.config import LoRAConfig, TrainingConfig
 from ftkit.training.finetuner import FineTuner
@@ -45,6 +49,8 @@ def test_e0_2_e3_3_e9_7_unsafe_and_costly_defaults_are_off():
         ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must not be negative"),
         ({"early_stopping_patience": 0}, "early_stopping_patience must be above 0"),
         ({"method": "adalora", "early_stopping_patience": 2}, "before its ranks have shrunk"),
+        ({"seed": -1}, "seed must be at least 0 and below 2**32, not -1"),
+        ({"seed": 2**32}, "seed must be at least 0"),
         ({"packing": True, "group_by_length": True}, "drop one of them"),
         ({"attn_implementation": "flash_attention_2", "use_flash_attention": False}, "contradicts"),
         ({"run_name": "x"}, "use_wandb is False"),
@@ -56,3 +62,35 @@ def test_a_contradiction_is_refused_when_it_is_made(settings, says):
     with pytest.raises(ConfigError) as error:
         LoRAConfig(**settings)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"lora_r": "8"}, "lora_r must be a whole number, not '8'."),
+        ({"batch_size": 2.0}, "batch_size must be a whole number, not 2.0."),
+        ({"max_steps": True}, "max_steps must be a whole number, not True."),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'."),
+        ({"packing": 1}, "packing must be true or false, not 1."),
+        ({"target_modules": (1,)}, "target_modules must be a list of names, not [1]."),
+        ({"output_dir": None}, "output_dir must be text, not None."),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_python_too(settings, says):
+    with pytest.raises(ConfigError) as error:
+        LoRAConfig(**settings)
+    assert str(error.value) == says
+
+
+def test_what_python_gives_becomes_what_a_file_would_give(tmp_path):
+    given = {"output_dir": tmp_path, "lora_r": np.int64(8), "learning_rate": np.float32(0.5), "num_epochs": 2}
+    config = LoRAConfig(**given, target_modules="q_proj", modules_to_save=["norm"], report_to="tensorboard")
+    assert (config.output_dir, config.lora_r, config.learning_rate) == (str(tmp_path), 8, 0.5)
+    assert (config.target_modules, config.modules_to_save, config.report_to) == (
+        ("q_proj",),
+        ("norm",),
+        ("tensorboard",),
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["lora_r"] == 8
+    assert DataConfig(model_name=tmp_path).model_name == str(tmp_path)
+    assert EvaluationConfig(model_path=tmp_path).model_path == str(tmp_path)

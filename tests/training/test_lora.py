@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from ftkit.errors import ConfigError, DataError
+from ftkit.errors import ConfigError, DataError, TrainingError
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.evaluation.evaluator import LLMEvaluator
 from ftkit.models import load
-from ftkit.training.config import RUN_FILE, LoRAConfig
+from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
+from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
 
 
@@ -211,6 +213,109 @@ def test_no_row_that_fits_is_an_error_with_the_length_it_takes(rows, tmp_path):
 def test_a_target_that_the_model_lacks_is_an_error_with_near_matches(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'q_proj'"):
         LoRAFineTuner(settings(tmp_path / "run", target_modules=("q_porj",))).load_model_and_tokenizer()
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "adalora"])
+def test_a_module_to_save_that_the_model_lacks_is_an_error_with_near_matches(tmp_path, method):
+    config = settings(tmp_path / "run", method=method, modules_to_save=("embed_token",), max_steps=40)
+    with pytest.raises(ConfigError, match="no such module. Did you mean 'embed_tokens'"):
+        LoRAFineTuner(config).load_model_and_tokenizer()
+
+
+def test_a_row_that_the_template_refuses_is_named(rows, tmp_path):
+    rows[3] = {"messages": [{"role": "user", "content": "a"}, *rows[3]["messages"]]}
+    config = settings(tmp_path / "run")
+    config.model_name = "tiny-gemma3"
+    tuner = LoRAFineTuner(config, {"train": rows})
+    tuner.load_model_and_tokenizer()
+    with pytest.raises(DataError, match="train row 4: the chat template refuses"):
+        tuner.load_data()
+
+
+def test_rows_in_memory_are_read_as_those_of_a_file(tmp_path):
+    rows = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(4)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = []
+    for data in (None, rows, {"train": rows}, pd.DataFrame(rows)):
+        tuner = LoRAFineTuner(settings(tmp_path / "run", data_dir=str(file)), data)
+        tuner.load_model_and_tokenizer()
+        seen.append(tuner.load_data())
+    assert all(one == seen[0] for one in seen[1:])
+    for data, says in (
+        ({"train": [*rows, {"prompt": "x"}]}, "train row 5: has the fields 'prompt'"),
+        ({"train": []}, "no training rows in data"),
+        ("rows.jsonl", "does not exist"),
+    ):
+        with pytest.raises(DataError, match=says):
+            LoRAFineTuner(settings(tmp_path / "run"), data).train()
+
+
+def test_a_token_without_an_embedding_is_named_before_training(rows, tmp_path):
+    tuner = LoRAFineTuner(settings(tmp_path / "run"), {"train": rows})
+    tuner.load_model_and_tokenizer()
+    tuner.tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
+    rows[3]["messages"][1]["content"] = "<tool>"
+    with pytest.raises(DataError, match="train row 4: the token '<tool>' has the id .*resize_token_embeddings"):
+        tuner.load_data()
+
+
+def test_early_stopping_without_validation_rows_is_refused(rows, tmp_path):
+    with pytest.raises(ConfigError, match="early_stopping_patience needs validation rows"):
+        LoRAFineTuner(settings(tmp_path / "run", early_stopping_patience=2), {"train": rows}).train()
+
+
+def test_data_that_is_not_there_costs_no_loading_of_the_model(tmp_path):
+    tuner = LoRAFineTuner(settings(tmp_path / "run", data_dir=str(tmp_path / "nowhere.jsonl")))
+    with pytest.raises(DataError, match="does not exist"):
+        tuner.train()
+    assert tuner.model is None
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_anything_is_loaded(data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        tuner = LoRAFineTuner(settings(output), data)
+        with pytest.raises(ConfigError, match="cannot be written"):
+            tuner.train()
+        assert tuner.model is None
+
+
+@pytest.mark.parametrize("kind", [(FullFineTuner, FullFineTuningConfig), (LoRAFineTuner, LoRAConfig)])
+def test_an_adapter_is_no_base_to_train_on(tuner, tmp_path, kind):
+    trainer, config = kind
+    with pytest.raises(ConfigError, match="is an adapter; merge it"):
+        trainer(config(model_name=tuner.config.output_dir, output_dir=tmp_path / "run"))
+
+
+def test_a_tracker_that_does_not_exist_is_not_to_be_installed(data, tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'tensorboard'"):
+        LoRAFineTuner(settings(tmp_path / "run", report_to=("tensorbord",)), data).train()
+
+
+def test_the_weights_can_be_read_by_those_who_can_read_the_rest(tuner, tmp_path):
+    tuner.merge_and_save(tmp_path / "merged")
+    run = Path(tuner.config.output_dir)
+    for weights in (run / "adapter_model.safetensors", tmp_path / "merged" / "model.safetensors"):
+        assert weights.stat().st_mode == (weights.parent / "README.md").stat().st_mode
+
+
+def test_a_disk_that_fills_up_at_the_end_leaves_a_run_that_can_be_finished(data, tmp_path, monkeypatch):
+    tuner = LoRAFineTuner(settings(tmp_path / "run", max_steps=2), data)
+    tokenizer = type(tuner.load_model_and_tokenizer()[1])
+    save = tokenizer.save_pretrained
+
+    def full(self, folder):
+        if "checkpoint" not in folder:
+            raise Exception("No space left on device (os error 28)")  # as tokenizers says it
+        save(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "save_pretrained", full)
+        with pytest.raises(TrainingError, match="No space left.*the last checkpoint stands"):
+            tuner.train()
+    metrics = LoRAFineTuner(settings(tmp_path / "run", max_steps=2), data).train(resume=True)
+    assert metrics["steps"] == 2 and (tmp_path / "run" / RUN_FILE).exists()
 
 
 def test_dropout_is_refused_where_the_family_adapts_parameters(tmp_path):

@@ -1,7 +1,9 @@
 """A run that was stopped anywhere ends as if it had never been stopped; half a checkpoint is no checkpoint."""
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
 from ftkit.training.record import fingerprint
+from ftkit.training.trainer import TokenTrainer
 
 SETTINGS = {
     "model_name": "tiny-smollm",
@@ -95,14 +98,51 @@ def test_a_folder_that_is_no_run_is_refused_even_with_resume(data, tmp_path):
 
 def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path, monkeypatch):
     stopped_after(tmp_path / "run", data, 3, monkeypatch)
-    with pytest.raises(ConfigError, match="learning_rate=0.01, not 0.02"):
+    with pytest.raises(ConfigError, match="learning_rate=0.01, not learning_rate=0.02"):
         run(tmp_path / "run", data, resume=True, learning_rate=0.02)
+    with pytest.raises(ConfigError, match="has lora_r=4, lora_alpha=8, not lora_r=2, lora_alpha=4; a run"):
+        run(tmp_path / "run", data, resume=True, lora_r=2)
     other = {"train": data["train"][::-1], "validation": data["validation"]}
     with pytest.raises(ConfigError, match="the data is not the one"):
         run(tmp_path / "run", other, resume=True)
     ids = [{"input_ids": [5, 6, 7], "labels": [-100, 6, label]} for label in (7, -100)]
     assert fingerprint({"train": ids[:1]}) != fingerprint({"train": ids[1:]})  # the same text, trained otherwise
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch, number):
+    end = TokenTrainer.end_step
+
+    def asked(times):
+        def ask(self):
+            end(self)
+            if self.state.global_step == 3:
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+
+        return ask
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"{number.name} after step 3") as error:
+        patch.setattr(TokenTrainer, "end_step", asked(1))
+        run(tmp_path / "run", data)
+    assert error.value.number == number and checkpoints.steps(tmp_path / "run") == [2, 3]
+    assert signal.getsignal(number) is before
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenTrainer, "end_step", asked(2))
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Interrupted):
+            run(tmp_path / "other", data)
+    assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
+
+
+def test_what_nohup_ignores_stops_no_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(TokenTrainer, "end_step", lambda self: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(tmp_path / "run", data, max_steps=2).trainer.state.global_step == 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(data, tmp_path, monkeypatch):
@@ -143,6 +183,21 @@ def test_the_best_checkpoint_is_the_result_and_the_number_kept_is_limited(data, 
     evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
     best = min(evaluated, key=evaluated.get)
     assert best < 20 and checkpoints.steps(tmp_path / "run") == [best, 20]
+    assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(data, tmp_path, monkeypatch):
+    record = TokenTrainer.record
+
+    def broken(self, entry):
+        record(self, entry | ({"eval_loss": math.nan} if entry["step"] in (2, 8) else {}))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenTrainer, "record", broken)
+        tuner = run(tmp_path / "run", data)
+    evaluated = {e["step"]: e["eval_loss"] for e in tuner.history if "eval_loss" in e}
+    best = min((4, 6), key=evaluated.get)
+    assert tuner.trainer.best_step() == best
     assert tuner.evaluate()["eval_loss"] == pytest.approx(evaluated[best], abs=1e-6)
 
 
