@@ -22,7 +22,7 @@ settings = dict(lora_r=4, batch_size=2, max_steps=6, save_steps=3, eval_steps=3,
 config = LoRAConfig(
     model_name="tiny-smollm", output_dir=sys.argv[1], gradient_accumulation_steps=int(sys.argv[2]), **settings
 )
-LoRAFineTuner(config, {"train": rows[:16], "validation": rows[16:23]}).train()
+LoRAFineTuner(config, {"train": rows[:16], "validation": rows[16:21]}).train()
 """
 
 
@@ -42,7 +42,7 @@ def test_e8_1_e8_5_two_processes_are_one(tmp_path):
             assert two["tokens"] == one["tokens"] and two["learning_rate"] == one["learning_rate"]
             assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
             assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
-        else:  # 7 rows on 2 processes: none is counted twice
+        else:  # 5 rows on 2 processes, two at a time: one process runs out, and no row is counted twice
             assert two["eval_tokens"] == one["eval_tokens"]
             assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-5)
     # The schedule counts optimizer steps, not those of a process: it is near its end at the last one.
