@@ -172,6 +172,21 @@ def test_a_wrong_merge_is_refused_and_leaves_nothing(adapter, tmp_path, monkeypa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
 
 
+def test_a_folder_that_reloads_as_another_model_is_refused_and_leaves_nothing(adapter, tmp_path, monkeypatch):
+    from ftkit.export import merge as module
+
+    def changed(name, **options):
+        model, tokenizer = load(name, **options)
+        if name != str(adapter):
+            model.get_output_embeddings().weight.data *= 1.1
+        return model, tokenizer
+
+    monkeypatch.setattr(module, "load", changed)
+    with pytest.raises(ModelError, match="the reloaded folder differ from those of what was saved"):
+        merge_and_save(adapter, tmp_path / "merged")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+
+
 def test_a_base_that_has_changed_is_refused(tmp_path, wide):
     import shutil
 

@@ -87,6 +87,16 @@ def test_larger_batches_dequantise_less_often():
     assert small == pytest.approx(8 * large)
 
 
+def test_checkpointing_dequantises_once_more():
+    with_it, without = (
+        training_cost(
+            "llama-3-8b", gpu="L4", tokens=10**8, mfu=0.3, use_gradient_checkpointing=use
+        ).dequantisation_hours
+        for use in (True, False)
+    )
+    assert with_it == pytest.approx(1.5 * without)  # forward, backward, and the forward pass that is run again
+
+
 def test_inputs_that_cannot_be_are_refused():
     for settings in ({"mfu": 0}, {"mfu": 1.5}, {"mfu": 0.4, "gpus": 0}, {"mfu": 0.4, "price_per_gpu_hour": -1}):
         with pytest.raises(ConfigError):
