@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12    the Python that makes .venv
 #   SYSTEM_TORCH=1       use the torch that this Python already has (a GPU image), instead of installing one
-#   CHROMIUM=...         the browser of check-book and picture
+#   CHROMIUM=...         the browser of check-book, pdf and picture
 
 PYTHON ?= python3
 CHROMIUM ?= $(or $(shell command -v chromium || command -v chromium-browser || command -v google-chrome),/usr/bin/chromium)
@@ -18,7 +18,7 @@ step = @echo "[ftkit] $(1) ..."; start=$$(date +%s); \
 	if $(2); then echo "[ftkit] $(1): done ($$(($$(date +%s) - start)) s)"; \
 	else code=$$?; echo "[ftkit] $(1): FAILED ($$(($$(date +%s) - start)) s)" >&2; exit $$code; fi
 
-.PHONY: help install test book check-book address picture clean
+.PHONY: help install test book check-book pdf address picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test        all tests but those of the built book"
 	@echo "make book        execute the notebooks that changed and build _build/html"
 	@echo "make check-book  open the built pages in Chromium and check them"
+	@echo "make pdf         print the built book to _build/book.pdf"
 	@echo "make address     copy the repository's address from pyproject.toml to all that show it"
 	@echo "make picture     the README's picture, from the built book"
 	@echo "make clean       remove _build (executed notebooks too) and caches; .venv stays"
@@ -65,6 +66,9 @@ book: address
 
 check-book: install chromium
 	$(call step,check-book,$(BIN)/python -m pytest tests/book)
+
+pdf: install chromium
+	$(call step,pdf,$(BIN)/python -m book.pdf)
 
 picture: install chromium
 	$(call step,picture,$(BIN)/python -m book.picture)

@@ -40,6 +40,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+from machine import processor
 
 PROCESSES = 2
 THRESHOLD = 0.8
@@ -297,13 +298,6 @@ def save(path: Path, results: dict) -> None:
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(results, indent=2) + "\n")
     os.replace(beside, path)
-
-
-def processor() -> str:
-    try:
-        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
-    except (OSError, AttributeError):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ are equal to the guide's loop is recorded. Sides take turns within each round; a
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import processor
 from transformers import GenerationConfig
 
 from ftkit.data import encode_prompt, load_data
@@ -84,7 +84,7 @@ def main() -> None:
     ratios = {name: [a / b for a, b in zip(rates[name], rates[first], strict=True)] for name in others}
     result = {
         "machine": {
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "dtype": str(model.dtype),

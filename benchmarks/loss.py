@@ -12,13 +12,14 @@ chosen.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from machine import processor
 
 SIDES = ("plain", "ftkit", "trl")
 
@@ -144,7 +145,7 @@ def main() -> None:
         one(options)
         return
     results = {
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": options.threads},
+        "machine": {"processor": processor(), "threads": options.threads},
         "versions": {name: version(name) for name in ("ftkit", "torch", "transformers", "trl")},
         "vocabulary": options.vocabulary,
         "hidden": options.hidden,

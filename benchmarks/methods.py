@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import processor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from ftkit.methods import METHODS, attach, parameter_groups, trained_numbers
@@ -259,13 +259,6 @@ def main() -> None:
             beside = file.with_name(f".{file.name}.new")
             beside.write_text(text)
             os.replace(beside, file)
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

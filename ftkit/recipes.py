@@ -7,7 +7,7 @@ settings and the libraries' versions. Change one of them and it is made again.
 import hashlib
 import json
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ftkit.data.sources import load_data
@@ -104,9 +104,16 @@ def obtain(name: str, model_name: str = "embedded", **overrides) -> Path:
 def _digest(settings: dict) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(json.dumps(load_data(settings["data_dir"]), sort_keys=True).encode())
-    digest.update(" ".join(version(name) for name in ("torch", "transformers", "peft")).encode())
+    digest.update(" ".join(map(_version, ("torch", "transformers", "peft", "bitsandbytes"))).encode())
     package = Path(__file__).parent
     for part in _DECIDES:
         for source in sorted([package / part] if part.endswith(".py") else (package / part).rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # bitsandbytes is optional
+        return "missing"

@@ -194,6 +194,13 @@ def test_a_chat_shows_no_control_characters(capsys):
     assert capsys.readouterr().out == "a[2Jb\n\u200dc\té"
 
 
+def test_the_package_is_a_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ftkit", "train", "lorra"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("ftkit: there is no command 'train lorra'")
+
+
 @pytest.mark.parametrize(
     "refusal", [OSError(errno.EACCES, "Permission denied", "out"), Exception("No space left on device (os error 28)")]
 )

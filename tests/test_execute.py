@@ -11,7 +11,7 @@ from nbformat import v4
 
 from book import execute as runner
 from book.execute import ExecutionError, execute, results
-from book.freshness import in_order, problem
+from book.freshness import ROOT, in_order, problem, sources
 
 
 def notebook(path: Path, *cells: str, parameters: str = "n = 1") -> Path:
@@ -61,6 +61,13 @@ def test_a_notebook_depends_on_the_one_whose_run_it_reads_and_on_no_other(tmp_pa
     owner.write_text(owner.read_text().replace("n > 1", "n > 2"))
     stale = {path.stem for path in (reader, owner, both, other) if problem(path, tmp_path / "out" / path.name)}
     assert stale == {"01_reader", "08_both", "09_owner"}
+
+
+def test_a_notebook_depends_on_the_benchmark_result_that_it_names(tmp_path):
+    named = "benchmarks/results/methods.json"
+    reader = notebook(tmp_path / "a.ipynb", f"name = '{named}'")
+    assert sources(reader)[-1] == ROOT / named
+    assert ROOT / named not in sources(notebook(tmp_path / "b.ipynb", "print(n)"))
 
 
 def test_overrides_apply_and_such_a_copy_is_no_page(tmp_path):

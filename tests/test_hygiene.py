@@ -17,7 +17,20 @@ def test_ruff_has_nothing_to_say(arguments):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+
+
+@every_notebook
+def test_a_reader_sees_each_code_cell_whole(path):
+    for cell in nbformat.read(path, nbformat.NO_CONVERT).cells:
+        if cell.cell_type == "code" and not set(cell.metadata.get("tags", [])) & {"remove-cell", "colab-install"}:
+            lines = cell.source.splitlines()
+            assert len(lines) <= 10 and max(map(len, lines), default=0) <= 86, cell.id
+
+
+@every_notebook
 def test_notebooks_are_stored_without_outputs(path):
     nb = nbformat.read(path, nbformat.NO_CONVERT)
     for cell in nb.cells:

@@ -40,6 +40,16 @@ def test_equals_the_plain_loss_and_its_gradients_for_any_mask_and_chunk(seed, ro
         torch.testing.assert_close(gradient[1], expected[1], atol=1e-6, rtol=1e-5)
 
 
+def test_logits_of_any_size_have_their_loss_and_gradients():
+    head, hidden = nn.Linear(4, 9, bias=False), 1e3 * torch.randn(1, 8, 4)  # exp(89) is infinite in float32
+    labels = torch.randint(9, (1, 8))
+    got, want = (hidden.clone().requires_grad_() for _ in range(2))
+    ours, theirs = causal_lm_loss(got, labels, head, 1), plain(want, labels, head)
+    assert head(hidden).abs().max() > 89 and ours > 89
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, got), torch.autograd.grad(theirs, want))
+
+
 def test_without_a_denominator_it_is_the_mean_over_trained_tokens():
     hidden, head = torch.randn(2, 5, 3), nn.Linear(3, 4)
     labels = torch.tensor([[0, 1, -100, 2, 3], [-100, -100, -100, -100, 1]])

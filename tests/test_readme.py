@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ftkit import selftest
 from ftkit.cli import main
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -33,8 +34,9 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
 
 def test_the_commands_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(selftest, "CHECKS", {"libraries": selftest.libraries})  # tests/test_selftest.py runs them all
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("ftkit ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         assert main([*shlex.split(command.replace("--num-samples 48", "--num-samples 4"))[1:]]) == 0, command
     assert all((tmp_path / name / "config.json").is_file() for name in ("merged", "merged4"))

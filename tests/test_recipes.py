@@ -56,3 +56,10 @@ def test_settings_decide_the_folder():
 def test_an_unknown_recipe_is_named():
     with pytest.raises(ConfigError, match="Did you mean 'lora'"):
         recipes.config("lorra")
+
+
+def test_another_release_of_a_library_makes_another_run(monkeypatch):
+    before, installed = recipes.config("qlora").output_dir, recipes.version
+    for name in ("torch", "transformers", "peft", "bitsandbytes"):
+        monkeypatch.setattr(recipes, "version", lambda asked, n=name: "0" if asked == n else installed(asked))
+        assert recipes.config("qlora").output_dir != before, name

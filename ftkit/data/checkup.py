@@ -12,10 +12,12 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.chat import IGNORE_INDEX
 from ftkit.data.cleaning import clean_row, quality_problem, row_text
+from ftkit.data.decontamination import overlaps
 from ftkit.data.diagnosis import Diagnosis, Finding, Severity
-from ftkit.data.duplicates import HeldOut, drop_near, exact_keys, first_of_each, near_duplicates
+from ftkit.data.duplicates import drop_near, exact_keys, first_of_each, near_duplicates
 from ftkit.data.prepared import TOKEN_COLUMNS, metadata, vocabulary_key
-from ftkit.data.sources import Report, is_prepared, load_data, read
+from ftkit.data.sources import SPLITS, Report, is_prepared, load_data, read
+from ftkit.data.splits import split_numbers
 from ftkit.models.families import stop_token_ids
 from ftkit.models.loading import load_tokenizer
 
@@ -225,9 +227,10 @@ class _Tokens:
             findings.add("no_target", "error", "a row without a single trained token.", where)
             return
         last = trained[-1]
-        if len(trained) > 1 and self.pad is not None:
-            if part[-2:] == [self.pad] * 2 and {last, last - 1} <= set(trained):
-                findings.add("padding_trained", "error", "padding is trained; mask it by position.", where)
+        # Where the stop token pads, a text that ended with it already has two that are no padding.
+        run = 3 if self.pad in self.stops else 2
+        if part[-run:] == targets[-run:] == [self.pad] * run:
+            findings.add("padding_trained", "error", "padding is trained; mask it by position.", where)
         if part[last] not in self.stops:
             what = "an answer is trained without the token that ends it: the model would not learn to stop."
             cut = len(part) >= self.max_seq_length
@@ -280,22 +283,14 @@ def _check_duplicates(rows: "Dataset", threshold: float, seed: int, progress: bo
 
 
 def _check_overlap(rows: "Dataset", findings: _Findings) -> None:
-    for held_out in ("test", "validation"):
-        references = [unit for split, _, row in _located(rows) if split == held_out for unit in batches.units(row)]
-        if not references:
-            continue
-        held, hits, example = HeldOut(references), 0, ""
-        for part in table.stretches(rows):
-            places = zip(part["split"].to_pylist(), table.rows_of(part), strict=True)
-            units = [
-                (i, unit) for i, (split, row) in enumerate(places) if split == "train" for unit in batches.units(row)
-            ]
-            found = dict(u for u, hit in zip(units, held.held_by([unit for _, unit in units]), strict=True) if hit)
-            hits += len(found)
-            example = example or next(iter(found.values()), "")
-        if hits:
-            what = f"training rows hold a prompt or an answer of the {held_out} split: its score would be too good."
-            findings.add(f"{held_out}_overlap", "error", what, example, hits)
+    side = split_numbers(rows)
+    found = overlaps(rows, side)
+    for number in reversed(range(1, len(SPLITS))):
+        hits = found[(found[:, 1] == number) & (side[found[:, 0]] == 0), 0]
+        if len(hits):
+            what = f"training rows hold a prompt or an answer of the {SPLITS[number]} split: its score would be too "
+            example = row_text(table.rows_at(rows)([int(hits[0])])[0])
+            findings.add(f"{SPLITS[number]}_overlap", "error", f"{what}good.", example, len(hits))
 
 
 def _pieces(row: dict, tokenizer) -> list[tuple[str, bool]]:

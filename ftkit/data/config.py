@@ -46,7 +46,7 @@ class DataConfig:
     duplicates only. Rows that are alike never stand in two splits, whether they are removed or not."""
     decontaminate: str | None = None
     """Test rows (a file, a folder or a shipped task) that must not be trained on: rows that hold one of their prompts
-    or answers, by 50-character n-grams, are left out of all splits. A source's own test split is always guarded so."""
+    or answers, by 50-character n-grams, are left out of all splits. A source's own held-out rows are always guarded."""
     train_on: str = "last"
     """What is trained of a conversation: last (its last answer), all (every answer of the assistant) or full (every
     token, prompts too)."""

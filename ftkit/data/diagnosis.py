@@ -75,7 +75,7 @@ class Diagnosis:
         lines += [f"  {name.replace('_', ' '):20} {_number(value)}" for name, value in self.counts.items()]
         lines += ["", "  tokens a row"]
         most = max((rows for _, rows in self.lengths), default=1)
-        lines += [f"  {bound:>8,} {'#' * round(40 * rows / most):40} {rows:,}" for bound, rows in self.lengths]
+        lines += [f"  {bound:>8,} {'#' * round(20 * rows / most):20} {rows:,}" for bound, rows in self.lengths]
         for finding in self.findings:
             lines += ["", f"{_MARKS[finding.severity]} {finding.check} ({finding.severity}, {finding.rows:,} rows)"]
             lines.append(f"  {finding.message}")

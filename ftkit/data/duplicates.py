@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -25,11 +26,13 @@ CONTAMINATION_NGRAM = 50
 CONTAMINATION_SHARE = 0.5
 """Share of a test text's n-grams that a training text must hold to count as having seen it."""
 BOILERPLATE = 10
-"""An n-gram in more test texts than this (an instruction that all rows share) says nothing about any of them."""
+"""An n-gram in more texts than this (an instruction that rows share) says nothing about any of them."""
 
 _BATCH = 2000
 _LOOK_BACK = 3  # rows of one bucket are compared with so many before them and with its first: linear in the rows
 _NOT_WORD = re.compile(r"[\W_]+")
+_ASCII_NOT_WORD = bytes(c for c in range(128) if not chr(c).isalnum())
+_BASE = 0x100000001B3
 
 
 def exact_keys(texts: Iterable[str]) -> np.ndarray:
@@ -164,51 +167,150 @@ def groups(pairs: np.ndarray, count: int) -> np.ndarray:
 def contaminated(texts: Sequence[str], references: Sequence[str], n: int = CONTAMINATION_NGRAM) -> np.ndarray:
     """Which texts hold a test text, (texts,) bool.
 
-    A text holds a reference when at least half of the reference's n-grams of letters and digits occur in it,
-    boilerplate aside. A reference shorter than `n` must be the whole text.
+    A text holds a reference when at least half of what the reference has of its own occurs in it, counted in n-grams of
+    letters and digits. An n-gram that stands in more than `BOILERPLATE` different texts, of either kind, is nobody's
+    own. A reference that has nothing of its own must stand there whole, and so must one shorter than `n`, as the whole
+    text.
     """
-    return HeldOut(references, n).held_by(texts)
+    held_out = HeldOut(references, n=n)
+    for some in (references, texts):
+        for begin in range(0, len(some), _BATCH):
+            held_out.count(some[begin : begin + _BATCH])
+    hit = np.zeros(len(texts), dtype=bool)
+    for begin in range(0, len(texts), _BATCH):
+        hit[begin + held_out.pairs(texts[begin : begin + _BATCH])[:, 0]] = True
+    return hit
 
 
 class HeldOut:
-    """Test texts, cut into n-grams once, to ask many texts whether they hold one; see `contaminated`."""
+    """Texts, cut into n-grams once, to ask many others which of them they hold; see `contaminated`.
 
-    def __init__(self, references: Sequence[str], n: int = CONTAMINATION_NGRAM) -> None:
-        self.n, self.count = n, len(references)
-        grams, starts = _ngrams([_NOT_WORD.sub("", _normal(t)) for t in references], n)
-        owner = np.repeat(np.arange(len(references)), np.diff(starts))
-        owned = np.unique(np.stack([grams, owner.astype(np.uint64)]), axis=1)
-        distinct, counts = np.unique(owned[0], return_counts=True)
-        self.owned = owned[:, counts[np.searchsorted(distinct, owned[0])] <= BOILERPLATE]
-        self.size = np.bincount(self.owned[1].astype(np.int64), minlength=len(references))
+    All texts are counted before any is asked for: `count` learns which n-grams many share, `pairs` tells what is held.
+    Memory is 25 bytes an n-gram of the references, at most 16 more for a table that spares most of the search, and a
+    number for each prompt that shares an n-gram with one.
 
-    def held_by(self, texts: Sequence[str]) -> np.ndarray:
-        """Which of `texts` hold one of them, (texts,) bool."""
-        hit = np.zeros(len(texts), dtype=bool)
-        if not self.count:
-            return hit
-        owned = self.owned
-        for begin in range(0, len(texts), _BATCH):
-            part = [_NOT_WORD.sub("", _normal(t)) for t in texts[begin : begin + _BATCH]]
-            seen, starts = _ngrams(part, self.n)
-            reader = np.repeat(np.arange(len(part)), np.diff(starts))
-            held = np.unique(np.stack([reader.astype(np.uint64), seen])[:, np.isin(seen, owned[0])], axis=1)
-            low = np.searchsorted(owned[0], held[1], side="left")
-            times = np.searchsorted(owned[0], held[1], side="right") - low
-            at = np.repeat(low - np.concatenate([[0], np.cumsum(times)[:-1]]), times) + np.arange(times.sum())
-            reference = owned[1][at].astype(np.int64)
-            code, shared = np.unique(
-                np.repeat(held[0].astype(np.int64), times) * self.count + reference, return_counts=True
-            )
-            enough = shared >= CONTAMINATION_SHARE * self.size[code % self.count]
-            hit[begin + code[enough] // self.count] = True
-        return hit
+    Args:
+        references: the texts that are looked for. They count too, by a call of `count`.
+        asked: for each whether it is a prompt. Equal prompts count as one text, and a prompt without anything of its
+            own is held by what holds it whole. Answers count each time, and one that more than `BOILERPLATE` rows share
+            is a label that says nothing of any of them. Default: all are prompts.
+
+    Attributes:
+        number: of each reference, (references,) int64: equal prompts have one number and equal answers another, and a
+            text without a letter, digit or sign has -1.
+    """
+
+    def __init__(
+        self, references: Sequence[str], asked: Sequence[bool] | None = None, n: int = CONTAMINATION_NGRAM
+    ) -> None:
+        self.n = n
+        known: dict[tuple[str, bool], int] = {}
+        texts = zip(map(_letters, references), asked or [True] * len(references), strict=True)
+        self.number = np.array([known.setdefault(t, len(known)) if t[0] else -1 for t in texts], dtype=np.int64)
+        self._letters = [text for text, _ in known]
+        self._asked = np.array([prompt for _, prompt in known], dtype=bool)
+        found = []
+        for begin in range(0, len(known), _BATCH):
+            grams, starts = _ngrams(self._letters[begin : begin + _BATCH], n)
+            owner = np.repeat(np.arange(begin, begin + len(starts) - 1), np.diff(starts))
+            order = np.lexsort((owner, grams))
+            grams, owner = grams[order], owner[order]
+            new = np.ones(len(grams), dtype=bool)
+            new[1:] = (grams[1:] != grams[:-1]) | (owner[1:] != owner[:-1])
+            found.append((grams[new], owner[new].astype(np.int32)))
+        grams = np.concatenate([np.empty(0, dtype=np.uint64), *(grams for grams, _ in found)])
+        order = np.argsort(grams, kind="stable")
+        self._owner = np.concatenate([np.empty(0, dtype=np.int32), *(owner for _, owner in found)])[order]
+        self._grams, first = np.unique(grams[order], return_index=True)
+        self._ends = np.append(first, len(grams))
+        self._texts = np.zeros(len(self._grams), dtype=np.int32)
+        self._seen: set[int] = set()
+        self._shift = np.uint64(64 - max(10, (8 * len(self._grams)).bit_length()))
+        self._maybe = np.zeros(1 << (64 - int(self._shift)), dtype=bool)
+        self._maybe[self._grams >> self._shift] = True
+
+    def count(self, texts: Sequence[str], asked: Sequence[bool] | None = None) -> np.ndarray:
+        """Count texts, and say which share an n-gram with a reference, (texts,) bool: no other can hold one."""
+        letters = list(map(_letters, texts))
+        reader, gram = self._shared(letters)
+        touched = np.zeros(len(texts), dtype=bool)
+        touched[reader] = True
+        again = np.zeros(len(texts), dtype=bool)
+        prompts = [i for i in np.flatnonzero(touched).tolist() if asked is None or asked[i]]
+        for i, key in zip(prompts, exact_keys([letters[i] for i in prompts]).tolist(), strict=True):
+            again[i] = key in self._seen
+            self._seen.add(key)
+        np.add.at(self._texts, gram[~again[reader]], 1)
+        return touched
+
+    @cached_property
+    def _own(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which n-grams are some reference's own, and how many each reference has, after all is counted."""
+        own = self._texts <= BOILERPLATE
+        sizes = np.bincount(self._owner[np.repeat(own, np.diff(self._ends))], minlength=len(self._letters))
+        return own, sizes
+
+    @cached_property
+    def _bare(self) -> tuple[np.ndarray, dict[str, list[int]], dict[str, int]]:
+        """The prompts with nothing of their own: which n-grams begin one, the lengths of those that begin with the same
+        letters, and the number of each."""
+        numbers = np.flatnonzero(self._asked & (self._own[1] == 0)).tolist()
+        lengths: dict[str, set[int]] = {}
+        for number in numbers:
+            lengths.setdefault(self._letters[number][: self.n], set()).add(len(self._letters[number]))
+        begins = np.zeros(len(self._grams), dtype=bool)
+        begins[np.searchsorted(self._grams, _ngrams(list(lengths), self.n)[0])] = True
+        named = {self._letters[number]: number for number in numbers}
+        return begins, {begin: sorted(some) for begin, some in lengths.items()}, named
+
+    def pairs(self, texts: Sequence[str]) -> np.ndarray:
+        """Which of `texts` hold which reference, by its `number`: (pairs, 2) int64, ascending."""
+        letters = list(map(_letters, texts))
+        reader, gram = self._shared(letters)
+        own, sizes = self._own
+        opening, lengths, named = self._bare
+        whole = {
+            i * len(sizes) + named[part]
+            for i in np.unique(reader[opening[gram]]).tolist()
+            for start in range(len(letters[i]) - self.n + 1)
+            for length in lengths.get(letters[i][start : start + self.n], ())
+            if (part := letters[i][start : start + length]) in named
+        }
+        reader, gram = reader[own[gram]], gram[own[gram]]
+        times = self._ends[gram + 1] - self._ends[gram]
+        at = np.repeat(self._ends[gram] - np.cumsum(times) + times, times) + np.arange(times.sum())
+        code = np.sort(np.repeat(reader, times) * len(sizes) + self._owner[at])
+        begins = np.flatnonzero(np.diff(code, prepend=-1))
+        code, shared = code[begins], np.diff(begins, append=len(code))
+        code = code[shared >= CONTAMINATION_SHARE * sizes[code % max(len(sizes), 1)]]
+        code = np.union1d(code, np.array(sorted(whole), dtype=np.int64)).astype(np.int64)
+        return np.stack([code // max(len(sizes), 1), code % max(len(sizes), 1)], axis=1)
+
+    def _shared(self, letters: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Texts with the references' n-grams that stand in them, each once: indices of both."""
+        seen, starts = _ngrams(letters, self.n)
+        likely = np.flatnonzero(self._maybe[seen >> self._shift])
+        gram = np.searchsorted(self._grams, seen[likely])
+        gram = np.minimum(gram, len(self._grams) - 1)
+        held = self._grams[gram] == seen[likely] if len(self._grams) else np.zeros(len(likely), dtype=bool)
+        reader = np.searchsorted(starts, likely[held], side="right") - 1
+        code = np.sort(reader * max(len(self._grams), 1) + gram[held])  # faster than np.unique
+        code = code[np.diff(code, prepend=-1) != 0]
+        return code // max(len(self._grams), 1), code % max(len(self._grams), 1)
 
 
 def _normal(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.encode(errors="replace").decode())
     return " ".join(text.casefold().split())
+
+
+def _letters(text: str) -> str:
+    """Letters and digits alone, made equal as in `_normal`; of a text that has none, all there is."""
+    if text.isascii():
+        return text.lower().encode().translate(None, _ASCII_NOT_WORD).decode() or _normal(text)
+    normal = _normal(text)
+    return _NOT_WORD.sub("", normal) or normal
 
 
 def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -220,10 +322,13 @@ def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     chars = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     if not len(chars):
         return np.empty(0, dtype=np.uint64), starts
-    rolled = np.zeros(len(chars) - n + 1, dtype=np.uint64)
-    for offset in range(n):
-        rolled *= np.uint64(0x100000001B3)
-        rolled += chars[offset : offset + len(rolled)]
+    rolled, width, factor = chars, 1, _BASE
+    for digit in f"{n:b}"[1:]:  # windows double, and grow by one where n's next binary digit says so
+        rolled = rolled[:-width] * np.uint64(factor) + rolled[width:]
+        width, factor = 2 * width, factor * factor % 2**64
+        if digit == "1":
+            rolled = rolled[:-1] * np.uint64(_BASE) + chars[width:]
+            width, factor = width + 1, factor * _BASE % 2**64
     # Windows that reach into the next text are left out: n - 1 behind each.
     at = np.arange(starts[-1]) + np.repeat(np.arange(len(texts)) * (n - 1), np.diff(starts))
     return _mix(rolled[at]), starts

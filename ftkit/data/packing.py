@@ -22,8 +22,8 @@ indexer picks places across the borders."""
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Which rows share a place: indices into `lengths`, best fit decreasing.
 
-    A place is filled to at most `capacity` tokens. At most 11/9 of the fewest places possible (and 6/9 of one) are
-    used (Johnson, 1973); on the lengths of chat data it wastes a percent or two. Time is linear in the rows.
+    A place is filled to at most `capacity` tokens. With many rows at most 11/9 of the fewest places possible are used
+    (Johnson, 1973); on the lengths of chat data it wastes a percent or two. Time is that of sorting the rows.
 
     Raises:
         ConfigError: a row is longer than `capacity`.

@@ -19,7 +19,7 @@ from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progres
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import Test, overlapping, tests_of
+from ftkit.data.decontamination import conversations, holding, kept_apart, leaking
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
@@ -149,13 +149,13 @@ class DataPreparationPipeline:
         with self._bars():
             return dataset.add_column("group", group).select(np.flatnonzero(keep))
 
-    def decontaminate(self, dataset: Dataset, text_column: str = "text", tests: list[Test] | None = None) -> Dataset:
-        """Leave out what holds a test text: of `config.decontaminate` in every split, of the table's own test split in
-        the others; `tests` are those of a larger table that this one is a part of. See
-        `ftkit.data.duplicates.contaminated`."""
+    def decontaminate(self, dataset: Dataset, text_column: str = "text") -> Dataset:
+        """Leave out of every split what holds a text of the test set `config.decontaminate`, by the measure of
+        `ftkit.data.duplicates.contaminated`. The table's own held-out rows are the business of `create_splits`."""
+        if self.config.decontaminate is None:
+            return dataset
         keep = np.ones(len(dataset), dtype=bool)
-        tests = tests_of(dataset, self.config.decontaminate, text_column) if tests is None else tests
-        for i, unit in overlapping(dataset, tests, text_column):
+        for i, unit in holding(dataset, self.config.decontaminate, text_column):
             keep[i] = False
             self.report.drop("overlaps the test set", unit)
         return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
@@ -225,19 +225,37 @@ class DataPreparationPipeline:
     def create_splits(self, dataset: Dataset) -> DatasetDict:
         """Train, validation and test, shuffled under the seed; rows of one `group` stay in one split.
 
-        A table that has rows of another split than train keeps its splits: what was held out is not trained on, even
-        where no training row is left.
+        No training row holds a prompt or an answer of a held-out row, by the measure of the doctor: rows that would are
+        kept on one side (`ftkit.data.decontamination.kept_apart`), nothing is lost, and the splits may come out smaller
+        than their shares. A table that has rows of another split than train keeps its splits: what was held out is not
+        trained on, even where no training row is left. What overlaps then leaves the training rows, and the validation
+        rows for the sake of the test, and is counted.
         """
-        names = split_numbers(dataset)
-        if names.any():
+        side = split_numbers(dataset)
+        compared = bool({"messages", "text"} & set(dataset.column_names))
+        if side.any():
             rng = np.random.default_rng(self.config.seed)
-            chosen = {split: rng.permutation(np.flatnonzero(names == i)) for i, split in enumerate(SPLITS)}
+            order = np.concatenate([rng.permutation(np.flatnonzero(side == i)) for i in range(len(SPLITS))])
+            out = self._left_out(dataset, side) if compared else np.zeros(len(dataset), dtype=bool)
+            order = order[~out[order]]
         else:
-            group = table.numbers(dataset, "group") if "group" in dataset.column_names else range(len(dataset))
+            has_group = "group" in dataset.column_names and len(dataset)
+            group = table.numbers(dataset, "group") if has_group else np.arange(len(dataset))
             c = self.config
             shares = dict(zip(SPLITS, (c.train_split, c.val_split, c.test_split), strict=True))
-            chosen = grouped_split(group, shares, c.seed)
-        return DatasetDict({split: dataset.select(rows) for split, rows in chosen.items()})
+            chosen = list(grouped_split(group, shares, c.seed).values())
+            order = np.concatenate(chosen)
+            side[order] = np.repeat(np.arange(len(SPLITS)), list(map(len, chosen)))
+            side = kept_apart(dataset, side, group) if compared else side
+        return DatasetDict({split: dataset.select(order[side[order] == i]) for i, split in enumerate(SPLITS)})
+
+    def _left_out(self, dataset: Dataset, side: np.ndarray) -> np.ndarray:
+        """Rows that `leaking` names, (rows,) bool; their conversations counted."""
+        out = leaking(dataset, side)
+        rows_at, reason = table.rows_at(dataset), "overlaps a held-out row"
+        for i in np.unique(conversations(dataset, side)[out]).tolist():
+            self.report.drop(reason, row_text(rows_at([i])[0]) if self.report.shows(reason) else "")
+        return out
 
     def pack(self, dataset: Dataset) -> Dataset:
         """Rows of `max_seq_length` tokens that hold several of the table's: `input_ids`, `labels`, `position_ids`.

@@ -12,8 +12,9 @@
 The first runs here and in the tests; the second, on a cluster whose nodes share these folders, was not run by the
 authors. Either gives the rows that `DataPreparationPipeline.run_pipeline` gives for the same source and settings, in
 the same order: the work is divided by files (name them `train-00000-of-00100.jsonl` and so on), and what must see all
-rows at once (which of two duplicates stays, the splits) runs as one task on fingerprints, 250 bytes a row. A run that
-was interrupted goes on where it stopped, because datatrove keeps in `work_dir` which tasks are done.
+rows at once runs as one task: which of two duplicates stays, on fingerprints of 250 bytes a row, and the splits, with
+the n-grams of the held-out rows in memory. A run that was interrupted goes on where it stopped, because datatrove keeps
+in `work_dir` which tasks are done.
 """
 
 import json
@@ -29,7 +30,7 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.cleaning import row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import tests_of
+from ftkit.data.decontamination import holding
 from ftkit.data.duplicates import BANDS, first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import BrokenRow, recognise, to_messages
 from ftkit.data.pipeline import DataPreparationPipeline, refuse_to_overwrite
@@ -219,7 +220,8 @@ class FindPairs(PipelineStep):
 
 
 class ChooseRows(PipelineStep):
-    """Which rows stay and which belong into one split, from the fingerprints and pairs of all."""
+    """Which rows stay and which belong into one split, from the fingerprints and pairs of all. Of those that stay, what
+    holds a text of the test set `config.decontaminate` is left out."""
 
     type, name = "🫂 - DEDUP", "ftkit duplicates"
 
@@ -239,13 +241,18 @@ class ChooseRows(PipelineStep):
             shown = row_text(table.restore(rows[int(order[i])])) if report.shows(reason) else ""
             report.drop(reason, shown)
             self.stat_update(reason)
+        if self.config.decontaminate is not None:
+            kept = np.flatnonzero(keep)
+            for i, unit in holding(rows.select(order[kept]), self.config.decontaminate):
+                keep[kept[i]] = False
+                report.drop("overlaps the test set", unit)
         _save_array(self.work / "kept" / "rows.npy", order[keep])
         _save_array(self.work / "kept" / "group.npy", group[keep])
         _write_report(self.work / "reports" / "duplicates.json", report)
 
 
 class EncodeRows(PipelineStep):
-    """Decontaminated and encoded, each task a stretch of the rows that stayed."""
+    """Encoded, each task a stretch of the rows that stayed."""
 
     type, name = "🔢 - TOKENIZER", "ftkit encode"
 
@@ -259,7 +266,6 @@ class EncodeRows(PipelineStep):
         mine = np.array_split(np.arange(len(kept)), world_size)[rank]
         pipeline = DataPreparationPipeline(DataConfig(**asdict(self.config) | {"num_proc": 1}), progress=False)
         dataset = rows.select(kept[mine]).add_column("group", group[mine])
-        dataset = pipeline.decontaminate(dataset, tests=tests_of(rows.select(kept), self.config.decontaminate))
         dataset = pipeline.tokenize_dataset(dataset)
         if len(dataset):
             _save(self.work / "tokens" / f"{rank:06d}.arrow", table.stretches(dataset))

@@ -28,6 +28,7 @@ BUILTIN = ("tickets",)
 METADATA_FILE = "metadata.json"
 """Written last into a prepared folder: its presence says that the folder is whole."""
 EXAMPLES_KEPT = 5
+_FOLDERS = re.compile(r"^.*[/\\](?=[^/\\]+, (line|row) \d)")
 
 
 @dataclass
@@ -75,12 +76,19 @@ class Report:
 
     def __str__(self) -> str:
         reasons = "".join(
-            f"\n  {count:,} {reason}: {self.examples[reason][0]}" for reason, count in self.dropped.most_common()
+            f"\n  {count:,} {reason}: {_line(self.examples[reason][0])}" for reason, count in self.dropped.most_common()
         )
         formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
         left_out = f", {sum(self.dropped.values()):,} left out" if self.dropped else ""
-        formats = f" ({formats})" if formats else ""
-        return f"{self.read:,} rows read{formats}, {self.kept:,} kept{left_out}{reasons}"
+        of_which = f" ({formats})" if formats else ""
+        return f"{self.read:,} rows read{of_which}, {self.kept:,} kept{left_out}{reasons}"
+
+
+def _line(example: str) -> str:
+    """An example in a line of at most 80 characters: a file without its folders, nothing that acts on a terminal."""
+    text = " ".join(_FOLDERS.sub("", example).split())
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def load_data(source: "str | Path | DataFrame | Dataset | DatasetDict") -> "dict[str, list[dict[str, Any]] | Dataset]":

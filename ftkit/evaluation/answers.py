@@ -29,6 +29,11 @@ class Answers:
         """Whether each answer ended by itself, and was not cut."""
         return [generation.finish == "stopped" for generation in self.generations]
 
+    @property
+    def kept(self) -> int:
+        """How many were read from the cache, where the same model had put them before."""
+        return sum(generation.kept for generation in self.generations)
+
     def column(self, name: str) -> list[float]:
         """One score of every row, e.g. for a paired comparison with another model's."""
         return [row[name] for row in self.scores]
@@ -50,7 +55,7 @@ def answer(
         rows: in the messages format, with `tools` where there are any; the last message, the reference, is never
             shown to the model.
         score: maps a prediction and its reference to named numbers.
-        generation: options of `generations`: `max_new_tokens`, `batch_size`, `progress`, ...
+        generation: options of `generations`: `max_new_tokens`, `batch_size`, `keep`, ...
 
     Raises:
         DataError: there are no rows.

@@ -36,6 +36,10 @@ class EvaluationConfig:
     num_seeds: int = 1
     """Answers drawn for each prompt, each with a seed of its own, over which its scores are averaged."""
 
+    keep_answers: bool = False
+    """Take greedy answers that the very same weights have given before, to the same prompts and settings, from the
+    user's cache, and keep new ones there: one baseline then answers once for many runs."""
+
     batch_size: int = 16
     """Prompts, or windows of text, at once."""
     num_samples: int | None = None
@@ -69,5 +73,7 @@ class EvaluationConfig:
             raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p!r}.")
         if self.general_texts < 0:
             raise ConfigError(f"general_texts must not be negative, but is {self.general_texts}.")
+        if self.keep_answers and self.do_sample:
+            raise ConfigError("keep_answers is for greedy answers; drawn ones are new each time: leave do_sample out.")
         if self.num_seeds > 1 and not self.do_sample:
             raise ConfigError("num_seeds above 1 means nothing to greedy answers; set do_sample or leave it at 1.")

@@ -112,6 +112,7 @@ class LLMEvaluator:
         """Answers to prompts, each a user's text or a list of messages, rendered by the model's chat template."""
         conversations = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
         options = self._generation | {"seed": self.config.seed, "generation_config": generation_config}
+        options["keep"] &= generation_config is None
         return generate(self.model, self.tokenizer, conversations, **options)
 
     def compute_rouge_scores(self, predictions: Sequence[str], references: metrics.References) -> dict[str, float]:
@@ -141,8 +142,8 @@ class LLMEvaluator:
 
         Returns:
             `rows`, `scores` (name to `estimate`, `low`, `high`), `row_scores` (name to one number a row), `finish` (how
-            many answers stopped, were cut, had a prompt too long), `rouge`, `bleu`, `chrf`, `fields`,
-            `answer_perplexity`, `errors` and ten `samples`.
+            many answers stopped, were cut, had a prompt too long), `kept` (how many came from the cache), `rouge`,
+            `bleu`, `chrf`, `fields`, `answer_perplexity`, `errors` and ten `samples`.
         """
         rows = conversations(dataset, instruction_col, response_col, self.config.num_samples)
         measured = self._measure(rows, score=score, categorize_fn=categorize_fn)
@@ -243,7 +244,8 @@ class LLMEvaluator:
     @property
     def _generation(self) -> dict[str, Any]:
         names = ("max_new_tokens", "batch_size", "do_sample", "temperature", "top_p")
-        return {name: getattr(self.config, name) for name in names} | {"progress": self.verbose}
+        more = {"keep": self.config.keep_answers, "progress": self.verbose}
+        return {name: getattr(self.config, name) for name in names} | more
 
     @property
     def _reading(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def measure_answers(
         "rows": len(rows),
         "scores": {name: asdict(interval(values)) for name, values in measured.scores.items()},
         "finish": dict(finishes),
+        "kept": given.kept,
         "row_scores": measured.scores,
     }
     if len(drawn) > 1:

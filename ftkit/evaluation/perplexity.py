@@ -7,7 +7,8 @@ over the N tokens that are predicted from something, and the B bytes (UTF-8) tha
 token is predicted from the BOS where the tokenizer puts one in front, and from nothing, so not at all, elsewhere.
 Perplexity is per token: only models with the same tokenizer can be compared by it. Bits per byte compares any two.
 
-No more logits than `ftkit.loss.CHUNK_LOGITS` exist at once, and none are kept.
+No more logits than `ftkit.loss.CHUNK_LOGITS` exist at once, and none are kept. What all sequences begin with is read
+once, as in generation.
 """
 
 import math
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.data.chat import encode_rows
 from ftkit.errors import DataError, ModelError
 from ftkit.evaluation.generate import context_length
+from ftkit.evaluation.prefix import SharedPrefix, shared_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,9 +157,11 @@ def likelihoods(
     model.eval()
     bar = tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress, file=sys.stderr)
     with torch.inference_mode(), bar:
+        # The token that predicts a window's first label is read with the window.
+        prefix = shared_prefix(model, [ids[: _first_label(labels)] for _, ids, labels in windows])
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
-            for (at, _, labels), nll in zip(batch, _nll(model, tokenizer.pad_token_id, batch), strict=True):
+            for (at, _, labels), nll in zip(batch, _nll(model, tokenizer.pad_token_id, batch, prefix), strict=True):
                 sums[at] += nll
                 tokens[at] += sum(label != IGNORE_INDEX for label in labels[1:])
             bar.update(len(batch))
@@ -178,7 +182,12 @@ def _windows(ids: list[int], labels: list[int], window: int, stride: int):
         start, scored = start + stride, end
 
 
-def _nll(model, pad_token_id: int, batch) -> list[float]:
+def _first_label(labels: list[int]) -> int:
+    """Where the first label stands that is predicted."""
+    return next(at for at, label in enumerate(labels) if at and label != IGNORE_INDEX)
+
+
+def _nll(model, pad_token_id: int, batch, prefix: SharedPrefix | None) -> list[float]:
     """Summed negative log-likelihood of each window's labels."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -193,8 +202,12 @@ def _nll(model, pad_token_id: int, batch) -> list[float]:
     config = model.config.get_text_config()
     if scaled := [name for name in SCALES if getattr(config, name, None) not in (None, 1)]:
         raise ModelError(f"{scaled[0]} scales the logits of this model, which perplexity does not do.")
+    known = {"use_cache": False}
+    if prefix:
+        ids, targets = ids[:, prefix.length :], targets[:, prefix.length :]
+        known = {"use_cache": True, "past_key_values": prefix.cache(mask)}
     hidden = model.get_decoder()(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **known
     ).last_hidden_state
     rows, positions = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
     sums = torch.zeros(len(batch), dtype=torch.float64)

@@ -1,8 +1,8 @@
 """The beginning that all prompts share, read once: its keys and values are copied into every batch.
 
-Prompts of one task share a system prompt and an instruction, often most of their tokens. A batch is padded on the left,
-so a row with k pads has in the first P columns its pads and then the first P - k tokens of the prefix; those are the
-columns that are copied, and the rest is read as usual. Positions and masks are then those of the batch without it.
+Prompts of one task share a system prompt and an instruction, often most of their tokens. A batch that is padded on the
+left has in the first P columns of a row with k pads these pads and then the first P - k tokens of the prefix; those are
+the columns that are copied, and the rest is read as usual. Positions and masks are then those of the batch without it.
 """
 
 import os
@@ -25,10 +25,10 @@ class SharedPrefix:
     layers: list[tuple["torch.Tensor", "torch.Tensor"]]
 
     def cache(self, attention_mask: "torch.Tensor") -> "DynamicCache":
-        """The cache of a left-padded batch's first `length` columns; `attention_mask` is (batch, width)."""
+        """The cache of a batch's first `length` columns, left-padded or whole; `attention_mask` is (batch, width)."""
         from transformers import DynamicCache
 
-        pads = (attention_mask == 0).sum(dim=1).clamp(max=self.length).tolist()
+        pads = (attention_mask[:, : self.length] == 0).sum(dim=1).tolist()
         cache = DynamicCache()
         for index, pair in enumerate(self.layers):
             filled = [x.new_zeros(len(pads), *x.shape[1:]) for x in pair]

@@ -46,6 +46,8 @@ def _model(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"  BLEU {found['bleu']['bleu']:.1f} ({found['bleu']['signature']}), chrF {found['chrf']['chrf']:.1f}"
         if "answer_perplexity" in found:
             yield f"  reference answers: {_perplexity(found['answer_perplexity'])}"
+        if found.get("kept"):
+            yield f"  {found['kept']} answers were given before, and kept"
         cut = found["finish"].get("length", 0)
         if cut:
             yield f"  {cut} answers did not stop within max_new_tokens"

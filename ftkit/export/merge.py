@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import torch
 
 from ftkit.errors import ConfigError, ModelError
 from ftkit.export.card import write_card
-from ftkit.export.receipt import Behaviour, Change, change, observe, prompt_ids
+from ftkit.export.receipt import Change, change, greedy, greedy_from, logits_along, prompt_ids
 from ftkit.folders import check_writable, open_to_others
 from ftkit.models import base_record
 from ftkit.models.loading import load
@@ -39,6 +40,9 @@ PROMPTS, NEW_TOKENS = 8, 48
 FLOAT32_TOLERANCE = 1e-3
 """Largest accepted difference of a logit, relative to their spread, where there should be none: rounding gives about
 1e-6, a wrong merge (tied weights, a missed layer) gives 0.1 and more."""
+
+Look = Callable[["PreTrainedModel"], list[torch.Tensor]]
+"""A model to its logits along the trained model's answers."""
 
 
 @dataclass(frozen=True)
@@ -137,28 +141,35 @@ def merge(
     onto = _target(onto, run, quantization, dtype)
     targets = [onto] if quantization is None or not compare else list(TARGETS)
 
-    model, tokenizer = _load(run, "dequantized" if quantization else "original")
+    exactly = "dequantized" if quantization else "original"
+    model, tokenizer = _load(run, exactly)
     questions = prompt_ids(model, tokenizer, prompts)
-    look = _Look(tokenizer, questions, max_new_tokens)
+    answers = greedy(model, tokenizer, questions, max_new_tokens)
+    look = partial(logits_along, prompts=questions, answers=answers)
     trained = look(model)
     base = model.active_peft_config.base_model_name_or_path
     with _work_folder(output) as work:
-        found: dict[str, Behaviour] = {}
-        exact = work / "exact"
-        _merge(model, trained, look, trained).save_pretrained(str(exact))
-        del model
-        for target in targets:
-            folder = work / target
-            found[target] = _make(target, run, exact, folder, target == onto, record, dtype, look, trained)
+        found: dict[str, list[torch.Tensor]] = {}
         chosen = work / onto
+        exact = chosen if onto == exactly and dtype == "float32" else work / "exact"
+        model, found[exactly] = _merge(model, trained, look)
+        model.save_pretrained(str(exact))
+        del model
+        if onto == exactly and exact != chosen:
+            _rounded(exact, dtype).save_pretrained(str(chosen))
+        for target in targets:
+            if target != exactly:
+                saved = chosen if target == onto else None
+                found[target] = _make(target, run, exact, saved, record, dtype, look)
         tokenizer.save_pretrained(str(chosen))
         compute = record.dtype if onto == "requantized" else "float32"
         reloaded, _ = load(str(chosen), dtype=compute, attn_implementation="sdpa", verbose=False)
-        after = look(reloaded, trained)
+        after = look(reloaded)
         difference = _difference(found[onto], after)
         if onto == "requantized" or dtype == "float32":
             _check(found[onto], after, "the reloaded folder", "what was saved")
         found[onto] = after
+        merged_answers = greedy_from(reloaded, tokenizer, questions, max_new_tokens, answers, after)
         receipt = Receipt(
             run=str(run),
             output_dir=str(output),
@@ -167,10 +178,10 @@ def merge(
             base=base,
             quantization=asdict(quantization) if quantization else None,
             prompts=len(questions),
-            changes={target: change(trained, behaviour) for target, behaviour in found.items()},
+            changes={target: change(trained, found[target]) for target in targets},
             reload_difference=difference,
-            trained_answers=tokenizer.batch_decode(trained.answers, skip_special_tokens=True),
-            merged_answers=tokenizer.batch_decode(after.answers, skip_special_tokens=True),
+            trained_answers=tokenizer.batch_decode(answers, skip_special_tokens=True),
+            merged_answers=tokenizer.batch_decode(merged_answers, skip_special_tokens=True),
             versions={name: version(name) for name in ("ftkit", "torch", "transformers", "peft")},
         )
         (chosen / RECEIPT_FILE).write_text(json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
@@ -181,17 +192,6 @@ def merge(
         chosen.chmod(0o755)
         os.replace(chosen, output)
     return receipt
-
-
-class _Look:
-    """`observe` with what stays the same over all models of a receipt."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int) -> None:
-        self.tokenizer, self.prompts, self.max_new_tokens = tokenizer, prompts, max_new_tokens
-
-    def __call__(self, model: "PreTrainedModel", trained: Behaviour | None = None) -> Behaviour:
-        along = trained.answers if trained else None
-        return observe(model, self.tokenizer, self.prompts, max_new_tokens=self.max_new_tokens, along=along)
 
 
 def _target(onto: str | None, run: Path, quantization: Quantization | None, dtype: str) -> str:
@@ -214,39 +214,40 @@ def _load(run: Path, onto: str) -> tuple["PeftModel", "PreTrainedTokenizerBase"]
     return load(str(run), dtype="float32", attn_implementation="sdpa", quantization=how, verbose=False)
 
 
-def _merge(model: "PeftModel", before: Behaviour, look: _Look, trained: Behaviour) -> "PreTrainedModel":
-    """Base plus adapter as one model, in place."""
+def _merge(model: "PeftModel", before: list[torch.Tensor], look: Look) -> "tuple[PreTrainedModel, list[torch.Tensor]]":
+    """Base plus adapter as one model, in place, and its logits."""
     merged = model.merge_and_unload(safe_merge=True)
-    _check(before, look(merged, trained), "the merged model", "base plus adapter")
-    return merged
+    after = look(merged)
+    _check(before, after, "the merged model", "base plus adapter")
+    return merged, after
 
 
 def _make(
     target: str,
     run: Path,
     exact: Path,
-    folder: Path,
-    chosen: bool,
-    record: "base_record.BaseRecord | None",
+    folder: Path | None,
+    record: "base_record.BaseRecord",
     dtype: str,
-    look: _Look,
-    trained: Behaviour,
-) -> Behaviour:
-    """What the merge onto `target` does; where it is the chosen one it is also saved in `folder`."""
-    from transformers import AutoModelForCausalLM
-
+    look: Look,
+) -> list[torch.Tensor]:
+    """Logits of the merge onto "original" or "requantized", which is saved in `folder` if there is one."""
     if target == "requantized":
         model = _requantized(exact, record)
-    elif target == "dequantized" or record is None or record.quantization is None:
-        model = AutoModelForCausalLM.from_pretrained(exact, dtype=torch.float32, attn_implementation="sdpa")
+        found = look(model)
     else:
         adapted, _ = _load(run, "original")
-        model = _merge(adapted, look(adapted, trained), look, trained)
-    behaviour = look(model, trained)
-    if chosen:
-        saved = model if target == "requantized" else model.to(getattr(torch, dtype))
-        saved.save_pretrained(str(folder))
-    return behaviour
+        model, found = _merge(adapted, look(adapted), look)
+        model = model.to(getattr(torch, dtype))
+    if folder:
+        model.save_pretrained(str(folder))
+    return found
+
+
+def _rounded(exact: Path, dtype: str) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(exact, dtype=torch.float32).to(getattr(torch, dtype))
 
 
 def _requantized(exact: Path, record: "base_record.BaseRecord") -> "PreTrainedModel":
@@ -278,12 +279,12 @@ def _work_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _difference(one: Behaviour, other: Behaviour) -> float:
-    return max((a - b).abs().max().item() for a, b in zip(one.logits, other.logits, strict=True))
+def _difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True))
 
 
-def _check(before: Behaviour, after: Behaviour, what: str, than: str) -> None:
-    difference, spread = _difference(before, after), torch.cat(before.logits).std().item()
+def _check(before: list[torch.Tensor], after: list[torch.Tensor], what: str, than: str) -> None:
+    difference, spread = _difference(before, after), torch.cat(before).std().item()
     if not difference <= FLOAT32_TOLERANCE * spread:
         raise ModelError(
             f"the logits of {what} differ from those of {than} by up to {difference:.2g} (their spread is "

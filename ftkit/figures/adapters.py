@@ -6,7 +6,7 @@ The box of W follows its shape; grey and dashed is frozen, coloured is trained.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ftkit.figures.style import COLOURS, INK
+from ftkit.figures.style import COLOURS, INK, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,8 @@ def delta_lora(steps: Sequence[int], moved: Sequence[float], product: Sequence[f
     axes.plot(steps, product, label="update beside W:  s B A", color=TRAINED)
     axes.plot(steps, moved, label="W itself, from where it began", color=OTHER)
     axes.axvline(start, color=INK, linestyle=":")
-    axes.text(start, axes.get_ylim()[1] * 0.96, f"  K = {start}", va="top")
+    at = (start, axes.get_ylim()[1] * 0.96)
+    axes.annotate(f"K = {start}", at, xytext=(5, 0), textcoords="offset points", va="top")
     axes.set(xlabel="optimizer step", ylabel="Frobenius norm")
     axes.legend(loc="lower right")
     return figure
@@ -84,6 +85,7 @@ def lora_plus(rates: Sequence[tuple[float, float]]) -> "Figure":
     for index, (name, colour) in enumerate((("A", TRAINED), ("B", OTHER))):
         axes.plot(range(1, len(rates) + 1), [pair[index] for pair in rates], label=f"rate of {name}", color=colour)
     axes.set(xlabel="optimizer step", ylabel="learning rate", yscale="log")
+    plain_ticks(axes.yaxis)
     axes.legend(loc="lower left")
     return figure
 
@@ -91,7 +93,7 @@ def lora_plus(rates: Sequence[tuple[float, float]]) -> "Figure":
 def _canvas() -> tuple["Figure", "Axes"]:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 3.9))
+    figure, axes = plt.subplots(figsize=(5.3, 3.7))
     axes.set(xlim=(0, 12), ylim=(-0.7, 6.2))
     axes.axis("off")
     return figure, axes

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ftkit.figures.style import COLOURS, INK
+from ftkit.figures.style import COLOURS, INK, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ def runs_beside(panels: Mapping[str, Mapping[str, Any]], logarithmic: Collection
     import matplotlib.pyplot as plt
 
     height = 1.0 + 0.4 * max(map(len, panels.values()))
-    figure, grid = plt.subplots(-(-len(panels) // 2), 2, figsize=(6.4, height * -(-len(panels) // 2)), squeeze=False)
+    figure, grid = plt.subplots(-(-len(panels) // 2), 2, figsize=(5.4, height * -(-len(panels) // 2)), squeeze=False)
     colours: dict[str, str] = {}
     for axes, (label, runs) in zip(grid.flat, panels.items(), strict=False):
         for name, value in runs.items():
@@ -36,6 +36,7 @@ def runs_beside(panels: Mapping[str, Mapping[str, Any]], logarithmic: Collection
         if label in logarithmic:
             axes.set_xscale("log")
             axes.margins(x=0.15, y=0.4)
+            plain_ticks(axes.xaxis)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(label)

@@ -22,7 +22,7 @@ _STEPS = {
         "chat template and mask",
         ("longer than max_seq_length", "the prompt alone fills max_seq_length", "nothing to train"),
     ),
-    "Split": ("groups stay together", ()),
+    "Split": ("groups stay together", ("overlaps a held-out row",)),
 }
 """Name of a step: what it does, and the reasons for which it leaves rows out."""
 
@@ -59,27 +59,27 @@ def pipeline_steps(metadata: Mapping[str, Any]) -> list[Step]:
         left -= sum(lost.values())
         steps.append(Step(name, does, {"rows": left}, lost))
     sizes = {split: metadata[f"{key}_size"] for split, key in zip(_SPLITS, ("train", "val", "test"), strict=True)}
-    return [*steps[:-1], Step(steps[-1].name, steps[-1].does, sizes)]
+    return [*steps[:-1], Step(steps[-1].name, steps[-1].does, sizes, steps[-1].dropped)]
 
 
 def data_pipeline(steps: Sequence[Step]) -> "Figure":
     """The steps from the top down; a bar is as long as the rows that stand after it, with what was left out behind."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5.2, 0.98 * len(steps)))
+    figure, axes = plt.subplots(figsize=(5.0, 0.98 * len(steps)))
     most = max(sum(step.parts.values()) + sum(step.dropped.values()) for step in steps)
     for at, step in enumerate(steps):
         axes.text(0, at - 0.36, f"{at + 1}. {step.name}", weight="bold", va="center")
-        axes.text(most, at - 0.36, step.does, size=9, ha="right", va="center")
+        axes.text(most, at - 0.36, step.does, size=10, ha="right", va="center")
         left = 0
         for number, rows in enumerate(step.parts.values()):
             axes.barh(at, rows, left=left, height=0.3, color=KEPT, alpha=1 - 0.3 * number)
             left += rows
         axes.barh(at, sum(step.dropped.values()), left=left, height=0.3, color=LEFT_OUT)
         kept = ", ".join(f"{rows:,} {name}".strip() for name, rows in step.parts.items())
-        axes.text(0, at + 0.29, kept, size=9, va="center")
+        axes.text(0, at + 0.29, kept, size=10, va="center")
         lost = ", ".join(f"{rows:,} {reason}" for reason, rows in step.dropped.items())
-        axes.text(most, at + 0.29, f"− {lost}" if lost else "", size=9, ha="right", va="center")
+        axes.text(most, at + 0.29, f"− {lost}" if lost else "", size=10, ha="right", va="center")
     axes.set(xlim=(0, most), ylim=(len(steps) - 0.5, -0.6))
     axes.axis("off")
     return figure
@@ -113,7 +113,7 @@ def filling(tokens: Mapping[str, tuple[int, int, int]]) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(tokens)))
+    figure, axes = plt.subplots(figsize=(5.4, 1.2 + 0.5 * len(tokens)))
     left = [0] * len(tokens)
     for part, (label, colour) in enumerate((("trained", KEPT), ("context", COLOURS[1]), ("padding", INK))):
         widths = [counts[part] for counts in tokens.values()]

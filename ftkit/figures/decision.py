@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ftkit.figures.diagram import Box, arrow, box, canvas
+from ftkit.figures.diagram import LETTERS, Box, arrow, box, canvas
 from ftkit.figures.style import COLOURS, INK
 
 if TYPE_CHECKING:
@@ -65,4 +65,4 @@ def _around(axes: "Axes", start: Box, end: Box, text: str, colour: str, rows: in
     x, y0, y1 = start.x - 2.6 * (rows - 1), start.y + start.height / 2, end.y + end.height * (0.95 - 0.2 * rows)
     axes.plot([start.x, x, x], [y0, y0, y1], color=colour, linewidth=1.3)
     axes.annotate("", xy=(end.x, y1), xytext=(x, y1), arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0})
-    axes.text(start.x - 0.5, y0 + 0.2, text, ha="right", va="bottom", color=colour, size=9)
+    axes.text(start.x - 0.5, y0 + 0.2, text, ha="right", va="bottom", color=colour, size=LETTERS)

@@ -1,8 +1,8 @@
 """Boxes and arrows for the drawn figures, in the units of a grid of characters: the text decides the size.
 
-figure, axes = canvas(columns=60, rows=12)
+figure, axes = canvas(columns=56, rows=12)
 first = box(axes, (2, 8), (16, 3), "data", COLOURS[0])
-second = box(axes, (24, 8), (16, 3), "model", COLOURS[1])
+second = box(axes, (26, 8), (16, 3), "model", COLOURS[1])
 arrow(axes, first, second, "batches")
 """
 
@@ -14,6 +14,10 @@ from ftkit.figures.style import COLOURS, INK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+LETTERS = 10
+"""Size of the words, in points."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Box:
 def canvas(columns: float, rows: float) -> tuple["Figure", "Axes"]:
     """An empty figure without axes; a column is about as wide as a letter, a row as high as a line.
 
-    Up to 62 columns the letters stay legible on a phone.
+    Up to 57 columns the letters stay legible on a phone.
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(columns * 0.105, rows * 0.21))
+    figure, axes = plt.subplots(figsize=(columns * 0.09, rows * 0.21))
     axes.set(xlim=(0, columns), ylim=(0, rows))
     axes.axis("off")
     return figure, axes
@@ -61,7 +65,7 @@ def box(
     from matplotlib.patches import FancyBboxPatch
 
     made = Box(*at, *size)
-    style = {"linestyle": "--", "alpha": 0.10} if frozen else {"alpha": 0.22}
+    style = {"linestyle": "--", "alpha": 0.05} if frozen else {"alpha": 0.12}
     shape = "round,pad=0,rounding_size=0.8"
     axes.add_patch(FancyBboxPatch(at, *size, boxstyle=shape, facecolor=colour, edgecolor="none", alpha=style["alpha"]))
     line = style.get("linestyle", "-")
@@ -69,7 +73,7 @@ def box(
         FancyBboxPatch(at, *size, boxstyle=shape, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
     )
     weight = "bold" if bold else "normal"
-    axes.text(at[0] + size[0] / 2, at[1] + size[1] / 2, text, ha="center", va="center", weight=weight)
+    axes.text(at[0] + size[0] / 2, at[1] + size[1] / 2, text, ha="center", va="center", weight=weight, size=LETTERS)
     return made
 
 
@@ -91,11 +95,10 @@ def arrow(
     if text:
         level = abs(y1 - y0) < abs(x1 - x0)
         x, y = (x0 + x1) / 2 + (0 if level else 0.8), (y0 + y1) / 2 + (0.5 if level else 0)
-        axes.text(
-            x, y, text, ha="center" if level else "left", va="bottom" if level else "center", color=colour, size=9
-        )
+        ha, va = ("center", "bottom") if level else ("left", "center")
+        axes.text(x, y, text, ha=ha, va=va, color=colour, size=LETTERS)
 
 
 def note(axes: "Axes", at: tuple[float, float], text: str, *, align: str = "center", colour: str = INK) -> None:
-    """Small words without a box."""
-    axes.text(*at, text, ha=align, va="center", color=colour, size=9)
+    """Words without a box."""
+    axes.text(*at, text, ha=align, va="center", color=colour, size=LETTERS)

@@ -20,20 +20,20 @@ def framework(rows: int, parts: Mapping[str, Sequence[str]], verdict: str) -> "F
     """
     most = max(map(len, parts.values()))
     body = 1.5 * most + 2.4
-    figure, axes = canvas(62, body + 13.2)
+    figure, axes = canvas(57, body + 13.2)
     top = body + 9
-    data = box(axes, (18, top), (26, 3.4), f"{rows} unseen rows,\none prompt for both", COLOURS[0])
-    base = box(axes, (0.5, top), (13, 3.4), "base model", COLOURS[4], frozen=True)
-    tuned = box(axes, (48.5, top), (13, 3.4), "tuned model", COLOURS[4])
+    data = box(axes, (17, top), (23, 3.4), f"{rows} unseen rows,\none prompt for both", COLOURS[0])
+    base = box(axes, (0.5, top), (12, 3.4), "base model", COLOURS[4], frozen=True)
+    tuned = box(axes, (44.5, top), (12, 3.4), "tuned model", COLOURS[4])
     arrow(axes, data, base)
     arrow(axes, data, tuned)
-    last = box(axes, (0.5, 0.3), (61, 2.6), verdict, COLOURS[5], bold=True)
+    last = box(axes, (0.5, 0.3), (56, 2.6), verdict, COLOURS[5], bold=True)
     for i, (name, lines) in enumerate(parts.items()):
-        x = 0.5 + 20.9 * i
-        part = box(axes, (x, 5), (19.2, body), "", COLOURS[1 + i])
+        x = 0.5 + 19.2 * i
+        part = box(axes, (x, 5), (17.6, body), "", COLOURS[1 + i])
         arrow(axes, data, part)
         arrow(axes, part, last)
-        note(axes, (x + 9.6, 5 + body - 1.1), name, colour=COLOURS[1 + i])
+        note(axes, (x + 8.8, 5 + body - 1.1), name, colour=COLOURS[1 + i])
         for at, line in enumerate(lines):
             note(axes, (x + 0.8, 5 + body - 2.8 - 1.5 * at), line, align="left")
     return figure
@@ -48,7 +48,7 @@ def differences(gains: Mapping[str, Any], label: str) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.4 * len(gains)))
+    figure, axes = plt.subplots(figsize=(5.4, 0.9 + 0.4 * len(gains)))
     for at, gain in enumerate(gains.values()):
         sure = gain.low > 0 or gain.high < 0
         colour = COLOURS[0] if sure else INK

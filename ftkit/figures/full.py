@@ -47,16 +47,16 @@ def training_run(setup: Sequence[str], loop: Sequence[str], monitoring: Sequence
         setup, loop, monitoring: short lines of each, at most 18 letters.
     """
     rows = 1.6 * max(map(len, (setup, loop, monitoring))) + 1.5
-    figure, axes = canvas(62, rows + 4)
+    figure, axes = canvas(57, rows + 4)
     parts = (("setup, once", setup), ("loop, every step", loop), ("monitoring", monitoring))
     made = []
     for i, (title, lines) in enumerate(parts):
-        made.append(box(axes, (0.5 + 21.2 * i, 0.5), (18.6, rows), "\n".join(lines), COLOURS[i]))
-        note(axes, (9.8 + 21.2 * i, rows + (3.2 if i == 1 else 1.5)), title, colour=COLOURS[i])
+        made.append(box(axes, (0.5 + 19.5 * i, 0.5), (17, rows), "\n".join(lines), COLOURS[i]))
+        note(axes, (9 + 19.5 * i, rows + (3.2 if i == 1 else 1.5)), title, colour=COLOURS[i])
     for left, right in zip(made, made[1:], strict=False):
         arrow(axes, left, right)
     look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 1.3, "connectionstyle": "arc3,rad=0.25"}
-    axes.annotate("", xy=(24, rows + 0.6), xytext=(38, rows + 0.6), arrowprops=look)
+    axes.annotate("", xy=(22, rows + 0.6), xytext=(35, rows + 0.6), arrowprops=look)
     return figure
 
 
@@ -86,7 +86,7 @@ def share_changed(shares: Mapping[str, Mapping[str, float]]) -> "Figure":
     import matplotlib.pyplot as plt
 
     kinds, width = list(next(iter(shares.values()))), 0.8 / len(shares)
-    figure, axes = plt.subplots(figsize=(6.4, 2.6))
+    figure, axes = plt.subplots(figsize=(5.4, 2.6))
     for i, (precision, share) in enumerate(shares.items()):
         positions = [k + (i - (len(shares) - 1) / 2) * width for k in range(len(kinds))]
         bars = axes.barh(positions, [share[kind] for kind in kinds], height=0.9 * width, label=precision)

@@ -18,16 +18,16 @@ def lifecycle(pretraining_tokens: float, tokens: int, trained_tokens: int, param
         trained_tokens: those of them that carry a loss.
         parameters: of the model.
     """
-    figure, axes = canvas(62, 13)
-    before = box(axes, (0.5, 6), (17, 5), f"pre-training\n{_size(pretraining_tokens)} tokens\nof any text", COLOURS[0])
-    tuning = box(axes, (22.5, 6), (17, 5), f"fine-tuning\n{_size(tokens)} tokens\nof one task", COLOURS[1])
-    using = box(axes, (44.5, 6), (17, 5), "deployment\nnew inputs\nof that task", COLOURS[2])
+    figure, axes = canvas(56, 13)
+    before = box(axes, (0.5, 7), (15, 5), f"pre-training\n{_size(pretraining_tokens)} tokens\nof any text", COLOURS[0])
+    tuning = box(axes, (20.5, 7), (15, 5), f"fine-tuning\n{_size(tokens)} tokens\nof one task", COLOURS[1])
+    using = box(axes, (40.5, 7), (15, 5), "deployment\nnew inputs\nof that task", COLOURS[2])
     arrow(axes, before, tuning, "θ₀")
     arrow(axes, tuning, using, "θ")
-    data = box(axes, (22.5, 0.5), (17, 3), f"{_size(trained_tokens)} trained tokens", COLOURS[1], frozen=True)
+    data = box(axes, (20.5, 0.5), (15, 3.6), f"{_size(trained_tokens)}\ntrained tokens", COLOURS[1], frozen=True)
     arrow(axes, data, tuning)
-    note(axes, (9, 2), f"one model throughout:\n{_size(parameters)} parameters")
-    note(axes, (53, 2), "what it gets wrong\nis the next data", colour=COLOURS[2])
+    note(axes, (9.5, 2.3), f"one model throughout:\n{_size(parameters)} parameters")
+    note(axes, (47, 2.3), "what it gets wrong\nis the next data", colour=COLOURS[2])
     return figure
 
 

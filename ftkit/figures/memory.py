@@ -70,7 +70,7 @@ def _stacked(runs: Mapping[str, Mapping[str, int]], label: str, cards: Mapping[s
         axes.text(total + widest * 0.012, row, f"{total:,.{0 if total >= 100 else 1}f}", va="center")
     for name, memory in cards.items():
         axes.axvline(memory, color=INK, linestyle="--", linewidth=1, alpha=0.6, zorder=0)
-        axes.text(memory, -0.62, name, ha="center", va="bottom", size=9)
+        axes.text(memory, -0.62, name, ha="center", va="bottom", size=10)
     axes.set(xlabel=label, xlim=(0, widest * 1.13))
     axes.set_ylim(len(runs) - 0.5, -0.6)
     axes.grid(axis="y", visible=False)

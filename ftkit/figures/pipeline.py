@@ -29,8 +29,8 @@ def lora_pipeline(
         validation_loss: of the checkpoint that was kept, nats per token.
         adapter_bytes, merged_bytes: sizes of the two files.
     """
-    figure, axes = canvas(60, 24)
-    left, right, size = 1, 34, (25, 4)
+    figure, axes = canvas(56, 24)
+    left, right, size = 0.5, 31, (24.5, 4)
     base = box(axes, (left, 19.5), size, f"base, frozen\n{_short(parameters)} weights", COLOURS[0], frozen=True)
     data = box(axes, (right, 19.5), size, f"{rows:,} rows\ntheir answers are trained", COLOURS[4])
     attached = box(axes, (left, 13.2), size, f"adapters attached\n{_short(trained)} numbers train", COLOURS[1])

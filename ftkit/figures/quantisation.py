@@ -24,7 +24,7 @@ def code_books(books: Mapping[str, Sequence[float]], weights: Sequence[float]) -
     import matplotlib.pyplot as plt
 
     figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(6.4, 2.6 + 0.35 * len(books)), height_ratios=(2, 0.4 + 0.35 * len(books))
+        2, 1, sharex=True, figsize=(5.4, 2.6 + 0.35 * len(books)), height_ratios=(2, 0.4 + 0.35 * len(books))
     )
     top.hist(weights, bins=121, range=(-1, 1), color=INK, alpha=0.5)
     top.set(yticks=[], ylabel="weights")
@@ -45,20 +45,20 @@ def qlora_layer(d_out: int, d_in: int, r: int, packed_bytes: int, adapter_bytes:
         packed_bytes: of the weight's codes and scales.
         adapter_bytes: of A and B.
     """
-    figure, axes = canvas(60, 26)
-    x = box(axes, (23, 0.5), (14, 2.2), "input x", INK)
+    figure, axes = canvas(56, 26)
+    x = box(axes, (22.5, 0.5), (14, 2.2), "input x", INK)
     packed = f"W  {d_out} × {d_in}\n4 bits: {packed_bytes / 1e6:.2g} MB\nfrozen"
-    frozen = box(axes, (0.5, 4.6), (16.5, 4.6), packed, INK, frozen=True)
-    written = box(axes, (0.5, 13.4), (16.5, 4.6), "dequantized,\n16 bits, for\nthis use only", INK, frozen=True)
-    a = box(axes, (37, 6), (22, 3.2), f"A  {r} × {d_in}", COLOURS[0], bold=True)
-    b = box(axes, (37, 14), (22, 3.2), f"B  {d_out} × {r}", COLOURS[0], bold=True)
-    h = box(axes, (23, 22.5), (14, 2.6), "+  output h", INK)
+    frozen = box(axes, (0.5, 4.6), (15.5, 4.6), packed, INK, frozen=True)
+    written = box(axes, (0.5, 13.4), (15.5, 4.6), "dequantized,\n16 bits, for\nthis use only", INK, frozen=True)
+    a = box(axes, (35, 6), (20.5, 3.2), f"A  {r} × {d_in}", COLOURS[0], bold=True)
+    b = box(axes, (35, 14), (20.5, 3.2), f"B  {d_out} × {r}", COLOURS[0], bold=True)
+    h = box(axes, (22.5, 22.5), (14, 2.6), "+  output h", INK)
     for start, end in ((frozen, written), (x, written), (written, h), (x, a), (a, b)):
         arrow(axes, start, end)
     arrow(axes, b, h, "× α / r")
-    note(axes, (49, 11.6), f"both 32 bits:\n{adapter_bytes / 1e6:.2g} MB", align="left", colour=COLOURS[0])
+    note(axes, (46.3, 11.6), f"both 32 bits:\n{adapter_bytes / 1e6:.2g} MB", align="left", colour=COLOURS[0])
     arrow(axes, h, b, colour=COLOURS[3], dashed=True, bend=0.35)
-    note(axes, (53, 23), "updated:\nA and B alone", colour=COLOURS[3])
+    note(axes, (49, 23.6), "updated:\nA and B alone", colour=COLOURS[3])
     return figure
 
 
@@ -70,7 +70,7 @@ def memory_distribution(components: Mapping[str, float]) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.36 * len(components)))
+    figure, axes = plt.subplots(figsize=(5.4, 0.9 + 0.36 * len(components)))
     names, total = [name.replace("_", " ") for name in components], sum(components.values())
     colours = [COLOURS[0] if name in FROZEN else COLOURS[1] for name in components]
     bars = axes.barh(names, list(components.values()), 0.66, color=colours)
@@ -97,18 +97,18 @@ def qlora_setup(
     def mb(size: int) -> str:
         return f"{size / 1e6:.3g} MB"
 
-    figure, axes = canvas(62, 17)
-    base = box(axes, (0.5, 10.5), (15, 4.4), f"base\n16 bits\n{mb(base_bytes)}", INK, frozen=True)
+    figure, axes = canvas(56, 17)
+    base = box(axes, (0.5, 10.5), (12.5, 4.4), f"base\n16 bits\n{mb(base_bytes)}", INK, frozen=True)
     packed = f"4 bits: {mb(packed_bytes)}\nwide: {mb(wide_bytes)}\nfrozen"
-    frozen = box(axes, (22, 10.5), (17.5, 4.4), packed, COLOURS[0], frozen=True)
-    adapted = box(axes, (46, 10.5), (15.5, 4.4), f"adapters\n32 bits\n{mb(adapter_bytes)}", COLOURS[1])
+    frozen = box(axes, (21.5, 10.5), (15, 4.4), packed, COLOURS[0], frozen=True)
+    adapted = box(axes, (43, 10.5), (12.5, 4.4), f"adapters\n32 bits\n{mb(adapter_bytes)}", COLOURS[1])
     lines = f"gradients {mb(adapter_bytes)}\nAdamW, 8 bits {mb(optimizer_bytes)}"
-    training = box(axes, (39, 3.2), (22.5, 3.4), lines, COLOURS[1])
+    training = box(axes, (34.5, 3.2), (21, 3.4), lines, COLOURS[1])
     held = packed_bytes + wide_bytes + 2 * adapter_bytes + optimizer_bytes
-    whole = box(axes, (0.5, 3.2), (29, 3.4), f"held before the first row:\n{mb(held)}", COLOURS[2], bold=True)
+    whole = box(axes, (0.5, 3.2), (28, 3.4), f"held before the first row:\n{mb(held)}", COLOURS[2], bold=True)
     arrow(axes, base, frozen, "quantise")
     arrow(axes, frozen, adapted, "adapt")
     arrow(axes, adapted, training)
     arrow(axes, training, whole)
-    note(axes, (31, 1.2), "activations come on top, and depend on the rows")
+    note(axes, (28, 1.2), "activations come on top, and depend on the rows")
     return figure

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ftkit.figures.style import plain_ticks
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -21,6 +23,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> "Figure":
         if points:
             axes.plot(*zip(*points, strict=True), marker=marker, label=label)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
+    plain_ticks(axes.yaxis)
     axes.legend()
     return figure
 
@@ -34,7 +37,7 @@ def scores(rows: Mapping[str, Any], label: str) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.55 * len(rows)))
+    figure, axes = plt.subplots(figsize=(5.4, 0.7 + 0.55 * len(rows)))
     names, intervals = list(rows), list(rows.values())
     values = [i.estimate for i in intervals]
     errors = [[i.estimate - i.low for i in intervals], [i.high - i.estimate for i in intervals]]

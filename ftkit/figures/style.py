@@ -1,4 +1,4 @@
-"""One look for every figure: transparent SVG in mid-grey ink, legible on a light and on a dark page."""
+"""One look for every figure: transparent SVG in mid-grey ink, legible on a light and on a dark page and on a phone."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from ftkit.errors import MissingDependency
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-INK = "#7f8790"
+INK = "#757d86"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#14b8a6")
 
 
@@ -34,7 +35,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "figure.constrained_layout.use": True,
             "figure.facecolor": "none",
-            "figure.figsize": (6.4, 3.4),
+            "figure.figsize": (5.4, 3.2),
             "font.family": "sans-serif",
             "font.size": 11,
             "grid.alpha": 0.25,
@@ -57,6 +58,17 @@ def use_style() -> None:
             from matplotlib_inline.backend_inline import set_matplotlib_formats
 
             set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def plain_ticks(axis: "Axis") -> None:
+    """Label a logarithmic axis with plain numbers: exponents would be too small on a phone. Call it after plotting."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 100 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def show(figure: "Figure", alt: str) -> None:

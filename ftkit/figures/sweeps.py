@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ftkit.figures.style import COLOURS, INK
+from ftkit.figures.style import COLOURS, INK, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +26,7 @@ def sweep(curves: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, yl
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     marks = sorted({x for points in curves.values() for x in points})
     axes.set_xticks(marks, [f"{x:g}" for x in marks])
+    plain_ticks(axes.yaxis)
     axes.minorticks_off()
     if len(curves) > 1:
         axes.legend()
@@ -39,14 +40,13 @@ def seeds(rows: Mapping[str, Sequence[float]], xlabel: str) -> "Figure":
         rows: name to the values of the seeds.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(rows)))
+    figure, axes = plt.subplots(figsize=(5.4, 0.9 + 0.42 * len(rows)))
     for y, values in enumerate(rows.values()):
         axes.plot(values, [y] * len(values), "o", color=COLOURS[0], alpha=0.6)
         axes.plot([sum(values) / len(values)], [y], "|", color=INK, markersize=16, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=xlabel)
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes.xaxis)
     return figure

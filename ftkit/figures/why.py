@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 def weighing(benefits: Sequence[str], costs: Sequence[str]) -> "Figure":
-    """Figure 2: a question for each side; each line is a short sentence, with its number where it has one."""
-    rows = max(len(benefits), len(costs))
-    figure, axes = canvas(62, 8 + 1.6 * rows)
-    top = 1.6 * rows
-    ask = box(axes, (17, top + 4.2), (28, 3), "Does the best prompt fall short?", COLOURS[4])
-    gains = box(axes, (0.5, 0.5), (29.5, top + 0.5), "", COLOURS[2])
-    prices = box(axes, (32, 0.5), (29.5, top + 0.5), "", COLOURS[1])
-    for side, lines, name in ((gains, benefits, "what it gives"), (prices, costs, "what it asks")):
-        arrow(axes, ask, side)
-        note(axes, (side.x + side.width / 2, top + 2), name)
-        for i, line in enumerate(lines):
-            note(axes, (side.x + 1, top - 0.2 - 1.6 * i), line, align="left")
+    """Figure 2: a question, and one side against the other; each line is a short sentence, with its number."""
+    line = 1.4
+    low, high = (line * (len(lines) + 1) + 1.2 for lines in (costs, benefits))
+    figure, axes = canvas(40, low + high + 7.6)
+    prices = box(axes, (0.5, 0.3), (39, low), "", COLOURS[1])
+    gains = box(axes, (0.5, low + 2.1), (39, high), "", COLOURS[2])
+    ask = box(axes, (0.5, low + high + 4.7), (39, 2.6), "Does the best prompt fall short?", COLOURS[4], bold=True)
+    arrow(axes, ask, gains)
+    note(axes, (20, low + 1.2), "against")
+    for side, lines, name in ((gains, benefits, "What it gives"), (prices, costs, "What it asks")):
+        for i, words in enumerate((f"{name}:", *lines)):
+            note(axes, (1.8 if i == 0 else 3.2, side.y + side.height - 1.3 - line * i), words, align="left")
     return figure
 
 

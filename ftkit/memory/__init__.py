@@ -3,42 +3,34 @@
 Importing this package loads no torch; a public name is imported when it is first used.
 """
 
-from importlib import import_module
+from ftkit import lazy
 
-_PUBLIC = {
-    "estimate": "ftkit.memory.estimator",
-    "estimate_memory_requirements": "ftkit.memory.estimator",
-    "Estimate": "ftkit.memory.estimator",
-    "Settings": "ftkit.memory.estimator",
-    "architecture": "ftkit.memory.catalogue",
-    "known_models": "ftkit.memory.catalogue",
-    "Architecture": "ftkit.memory.shapes",
-    "Shape": "ftkit.memory.shapes",
-    "Accelerator": "ftkit.memory.hardware",
-    "accelerator": "ftkit.memory.hardware",
-    "accelerators": "ftkit.memory.hardware",
-    "flops_per_token": "ftkit.memory.cost",
-    "training_cost": "ftkit.memory.cost",
-    "Cost": "ftkit.memory.cost",
-    "fits": "ftkit.memory.fit",
-    "largest": "ftkit.memory.fit",
-    "largest_model": "ftkit.memory.fit",
-    "cheapest": "ftkit.memory.fit",
-    "recommend": "ftkit.memory.recommendation",
-    "Recommendation": "ftkit.memory.recommendation",
-    "measure_step": "ftkit.memory.measure",
-    "Measurement": "ftkit.memory.measure",
-    "compare": "ftkit.memory.comparison",
-    "Comparison": "ftkit.memory.comparison",
-}
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'ftkit.memory' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy.names(
+    __name__,
+    {
+        "estimate": "ftkit.memory.estimator",
+        "estimate_memory_requirements": "ftkit.memory.estimator",
+        "Estimate": "ftkit.memory.estimator",
+        "Settings": "ftkit.memory.estimator",
+        "architecture": "ftkit.memory.catalogue",
+        "known_models": "ftkit.memory.catalogue",
+        "Architecture": "ftkit.memory.shapes",
+        "Shape": "ftkit.memory.shapes",
+        "Accelerator": "ftkit.memory.hardware",
+        "accelerator": "ftkit.memory.hardware",
+        "accelerators": "ftkit.memory.hardware",
+        "flops_per_token": "ftkit.memory.cost",
+        "training_cost": "ftkit.memory.cost",
+        "Cost": "ftkit.memory.cost",
+        "fits": "ftkit.memory.fit",
+        "largest": "ftkit.memory.fit",
+        "largest_model": "ftkit.memory.fit",
+        "cheapest": "ftkit.memory.fit",
+        "recommend": "ftkit.memory.recommendation",
+        "Recommendation": "ftkit.memory.recommendation",
+        "measure_step": "ftkit.memory.measure",
+        "Measurement": "ftkit.memory.measure",
+        "compare": "ftkit.memory.comparison",
+        "Comparison": "ftkit.memory.comparison",
+    },
+)

@@ -161,6 +161,7 @@ class Estimate:
         lines = [
             f"{self.model}, {self.settings.method}: {self.total_parameters:,} parameters, "
             f"{self.trainable_parameters:,} trained ({share:.2%})",
+            f"a step of {self.settings.batch_size:,} rows of {self.settings.sequence_length:,} tokens on one device:",
             *(f"  {name.replace('_', ' '):18}{size / 1e9:10.2f} GB" for name, size in self.components.items() if size),
             f"  {'total':18}{self.total_bytes / 1e9:10.2f} GB, between {self.lower_bytes / 1e9:.2f} and "
             f"{self.upper_bytes / 1e9:.2f}",

@@ -128,7 +128,7 @@ def _float32_copies(model: "PeftModel") -> None:
             for module in wrapper.modules_to_save.values():
                 module.float()
                 module.register_forward_pre_hook(widen)
-                if module is not model.get_base_model().get_output_embeddings():
+                if wrapper is not model.get_base_model().get_output_embeddings():  # nothing follows on logits
                     module.register_forward_hook(narrow)
 
 

@@ -63,7 +63,8 @@ def attach(
         "lora_dropout": lora_dropout,
     }
     if method != "vera":
-        common["lora_alpha"] = lora_alpha or (2 * r**0.5 if use_rslora else 2 * r)
+        default = 2 * r**0.5 if use_rslora else 2 * r
+        common["lora_alpha"] = default if lora_alpha is None else lora_alpha
     if method not in ("vera", "adalora"):
         common["use_rslora"] = use_rslora
     delta = {"start_step": delta_lora_start_step, "ratio": delta_lora_ratio}

@@ -16,7 +16,7 @@ def parameter_groups(
     learning_rate: float,
     weight_decay: float = 0.0,
     ratio: float | None = None,
-    embedding_learning_rate: float | None = None,
+    embedding_learning_rate: float = 1e-6,
 ) -> list[dict[str, Any]]:
     """What trains, in groups of one rate and one decay. Norms, biases and single vectors do not decay, matrices do.
 
@@ -24,7 +24,7 @@ def parameter_groups(
         weight_decay: of the matrices.
         ratio: LoRA+'s lambda, B's rate over A's; None is plain LoRA. AdamW's decay is multiplied by the group's rate,
             so B also decays `ratio` times as fast.
-        embedding_learning_rate: under LoRA+, of embeddings that are trained; the authors' code takes 1e-6. Without
+        embedding_learning_rate: under LoRA+, of embeddings that are trained; default as in the authors' code. Without
             LoRA+ they train at `learning_rate`.
     """
     embeddings = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ftkit.errors import ConfigError
 from ftkit.methods import rank_2r
 from ftkit.methods.adapter import Adapter
 from ftkit.methods.lora import attach_lora
@@ -23,6 +24,9 @@ class PiSSA(Adapter):
     PEFT's own `init_lora_weights="pissa"` gives the same in float32. Under a narrower base it rounds A and B to the
     base's precision after it has formed the residual, so that the model no longer starts as the base; here the
     residual is rounded, once.
+
+    Raises:
+        ConfigError: a target has fewer singular values than r.
     """
 
     whole_weights = True
@@ -34,6 +38,10 @@ class PiSSA(Adapter):
         for name, layer in rank_2r.lora_layers(self.model).items():
             A, B = rank_2r.factors(layer)
             weight = layer.get_base_layer().weight
+            if len(A) > min(weight.shape):
+                raise ConfigError(
+                    f"PiSSA takes r={len(A)} singular values, and {name} has {min(weight.shape)}; lower r to that."
+                )
             U, S, Vh = torch.linalg.svd(weight.float(), full_matrices=False)
             root = (S[: len(A)] / rank_2r.scaling(layer)).sqrt()
             A.copy_(root[:, None] * Vh[: len(A)])

@@ -41,6 +41,16 @@ class FourBitTensor(torch.Tensor):
         made.packed, made.state, made.swapped = packed, state, swapped
         return made
 
+    # These two make `Module.to` swap a parameter for the one that was moved. For a tensor without them it keeps the old
+    # object under the new device's name, and with it codes and scales on the old device.
+    def __tensor_flatten__(self):
+        return ["packed"], (self.state, self.dtype, self.swapped)
+
+    @staticmethod
+    def __tensor_unflatten__(inner, context, size, stride) -> "FourBitTensor":
+        state, dtype, swapped = context
+        return FourBitTensor(inner["packed"], state, size, dtype, swapped)
+
     @classmethod
     def quantize(cls, weight: torch.Tensor, *, quant_type: str, double: bool) -> "FourBitTensor":
         """`weight`, whose size is a whole number of blocks, in 4 bits."""

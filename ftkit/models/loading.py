@@ -106,8 +106,10 @@ def load(
             model = _weights(source, config, choice, found, quantization)
             tokenizer = _tokenizer(source, found)
     if verbose:
-        packed = f"{quantization} in 4 bits: {quantized.share_in_four_bits(model):.0%} of its weights, the rest "
-        print(f"{name}: {packed if quantization else ''}{choice}")
+        packed = ""
+        if quantization is not None:
+            packed = f"{quantization} in 4 bits: {quantized.share_in_four_bits(model):.0%} of its weights, the rest "
+        print(f"{name}: {packed}{choice}")
     return model, tokenizer
 
 

@@ -1,5 +1,6 @@
-"""What a run does at the end of each step, beside training: save points, early stopping, the bar."""
+"""What a run does between steps: the order of an epoch, save points, early stopping, the bar."""
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +10,20 @@ from transformers import TrainerCallback
 
 if TYPE_CHECKING:
     from ftkit.training.trainer import TokenTrainer
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the sampler which epoch begins.
+
+    The data loader does so too, but on several processes the one that skips what is done hides the sampler a layer too
+    deep for it (accelerate 1.x): the rest of the epoch would then come in the order of the first one.
+    """
+
+    def __init__(self, trainer: "TokenTrainer") -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.order.set_epoch(int(state.epoch or 0))
 
 
 class SavePoints(TrainerCallback):
@@ -36,6 +51,7 @@ class SavePoints(TrainerCallback):
         if self.patience is None:
             return
         losses = [entry["eval_loss"] for entry in self.trainer.records if "eval_loss" in entry]
+        losses = [math.inf if math.isnan(loss) else loss for loss in losses]  # NaN is never a new lowest
         if losses and len(losses) - 1 - losses.index(min(losses)) >= self.patience:
             control.should_save = control.should_training_stop = True
 

@@ -18,13 +18,20 @@ class Collator:
     Packed rows bring `position_ids`. Their batch has those in place of an attention mask, since with a mask the
     attention no longer looks for the borders between the rows packed; padding is one more row behind them.
 
+    FlashAttention finds borders in a batch of one row only, and with more mixes the rows packed without a word:
+    `one_row` puts the rows of such a batch behind one another.
+
     Where rows say which of the data they are (`row`), the batch does so too (`rows`), for messages about it.
     """
 
     pad_token_id: int
+    one_row: bool = False
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `labels` and `attention_mask`, or `position_ids` of packed rows: (rows, longest row), int64."""
+        """`input_ids`, `labels` and `attention_mask`, or `position_ids` of packed rows: (rows, longest row), int64.
+
+        Packed rows under `one_row`: (1, rows x longest row).
+        """
         width = max(len(row["input_ids"]) for row in rows)
         packed = "position_ids" in rows[0]
         batch = {
@@ -41,8 +48,10 @@ class Collator:
             else:
                 batch["attention_mask"][i, :n] = 1
             batch["labels"][i, :n] = torch.tensor(row["labels"])
-        if "row" in rows[0]:
-            batch["rows"] = torch.tensor([row["row"] for row in rows])
         # The first position has no predecessor to be predicted from.
         batch["labels"][:, 0] = IGNORE_INDEX
+        if packed and self.one_row:
+            batch = {name: part.reshape(1, -1) for name, part in batch.items()}
+        if "row" in rows[0]:
+            batch["rows"] = torch.tensor([row["row"] for row in rows])
         return batch

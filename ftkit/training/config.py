@@ -1,6 +1,7 @@
 """Configurations of the trainers. The text below a field is its help: on the command line, here, and in the book."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ftkit.arguments import check_types
@@ -18,7 +19,7 @@ MIXED = ("auto", "bf16", "fp16", "no")
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(ABC):
     """What every run needs, whatever it trains. A configuration that contradicts itself is refused when it is made."""
 
     model_name: str = "embedded"
@@ -129,9 +130,9 @@ class TrainingConfig:
         if not self.use_wandb and self.run_name is not None:
             raise ConfigError("run_name names a Weights & Biases run, but use_wandb is False; set it or drop run_name.")
 
+    @abstractmethod
     def settle(self) -> None:
         """Fill in what was left to the method, and refuse what it cannot be combined with."""
-        raise NotImplementedError
 
 
 @dataclass

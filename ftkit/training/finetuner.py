@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class FineTuner:
+class FineTuner(ABC):
     """Fine-tune a causal model. A child loads it, says what is trained (`adapter`), and may choose the optimizer.
 
     Args:
@@ -74,13 +75,13 @@ class FineTuner:
         """Seed Python, NumPy and torch with `config.seed`."""
         set_seed(self.config.seed)
 
+    @abstractmethod
     def load_model_and_tokenizer(self) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
         """Load the model, decide what of it trains, and set `adapter`, `model` and `tokenizer`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mixed_precision(self) -> str:
         """bf16, fp16 or no: the number format that autocast computes in."""
-        raise NotImplementedError
 
     def load_data(self) -> "dict[str, list[dict[str, list[int]]] | Dataset]":
         """Rows to ids and labels with the model's chat template; a row longer than `max_seq_length` is left out.
@@ -136,6 +137,9 @@ class FineTuner:
             seed=c.seed,
             data_seed=c.seed,
         )
+        # Without torchrun the Trainer would take every GPU by `nn.DataParallel`, which copies the model at each step
+        # and runs the first copy's `forward` on all of them.
+        self.arguments._n_gpu = min(self.arguments.n_gpu, 1)
         return self.arguments
 
     def get_optimizer_grouped_parameters(self) -> list[dict[str, Any]]:
@@ -152,8 +156,8 @@ class FineTuner:
         """The optimizer, and the course of its learning rate over the run's optimizer steps on all processes."""
         c, total = self.config, self.total_steps()
         optimizer = self.create_optimizer()
-        # Rounded up, so that a short run still warms up.
-        warmup = math.ceil(c.warmup_ratio * total)
+        # Rounded up, so that a short run still warms up; the warm-up's first step has rate 0, so one must follow.
+        warmup = min(math.ceil(c.warmup_ratio * total), total - 1)
         return optimizer, get_scheduler(
             c.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=total
         )
@@ -192,7 +196,10 @@ class FineTuner:
             args=self.arguments,
             train_dataset=_Numbered(self.dataset["train"]),
             eval_dataset=self.dataset.get("validation"),
-            data_collator=Collator(self.tokenizer.pad_token_id),
+            data_collator=Collator(
+                self.tokenizer.pad_token_id,
+                one_row=self.adapter.causal_model.config._attn_implementation == "flash_attention_2",
+            ),
             optimizers=self.setup_optimizer_and_scheduler(),
         )
         self.trainer.remove_callback(PrinterCallback)
@@ -246,13 +253,14 @@ class FineTuner:
         self.setup_seed()
         self._prepare()
         checkpoint = record.last_checkpoint(output, self.trainer.run) if resume else None
+        times = record.times(output) if checkpoint is not None else {}  # a run that is complete is only read
         if self.trainer.is_world_process_zero():
             record.begin(output, self.config, fresh=checkpoint is None)
         with trained_positions_only(self.adapter.causal_model), stopped_by_signals(self.trainer) as came:
             runtime = self._run(checkpoint, came)
         metrics = self._best(output)
         self.model.eval()
-        metrics |= {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
+        metrics |= times or {"train_runtime": runtime, "total_runtime": time.perf_counter() - started}
         if self.trainer.is_world_process_zero():
             try:
                 self.adapter.save(str(output))

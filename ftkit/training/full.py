@@ -63,7 +63,6 @@ class FullFineTuner(FineTuner):
             dtype="float32",
             attn_implementation="eager" if compute.attn_implementation == "eager" else "sdpa",
             trust_remote_code=c.trust_remote_code,
-            seed=c.seed,
             verbose=False,
         )
         attention = compute.attn_implementation
@@ -77,8 +76,8 @@ class FullFineTuner(FineTuner):
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.model.parameters())
         arithmetic = compute.dtype if self.mixed_precision() == "no" else f"{compute.dtype} by autocast"
-        print(f"{c.model_name}: {trained:,} of {total:,} parameters train, in float32; arithmetic in {arithmetic}")
-        print(f"({compute.dtype_reason})")
+        print(f"{c.model_name}: {trained:,} of {total:,} parameters train, in float32")
+        print(f"arithmetic in {arithmetic} ({compute.dtype_reason})")
         return self.model, self.tokenizer
 
     def mixed_precision(self) -> str:

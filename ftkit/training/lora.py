@@ -73,7 +73,6 @@ class LoRAFineTuner(FineTuner):
             dtype=c.torch_dtype,
             attn_implementation="sdpa" if attention == "auto" and not c.use_flash_attention else attention,
             trust_remote_code=c.trust_remote_code,
-            seed=c.seed,
         )
 
     def mixed_precision(self) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from ftkit.errors import ConfigError, MissingDependency
 from ftkit.export.merge import merge
+from ftkit.models.four_bit import FourBitTensor
 from ftkit.models.loading import load
 from ftkit.models.quantized import Quantization, quantized_weights, require_bitsandbytes, share_in_four_bits
 from ftkit.training.callbacks import peak_memory
@@ -67,12 +69,15 @@ class QLoRAFineTuner(LoRAFineTuner):
             attn_implementation="sdpa" if attention == "auto" and not c.use_flash_attention else attention,
             quantization=self._get_quantization_config(),
             trust_remote_code=c.trust_remote_code,
-            seed=c.seed,
         )
 
     def load_model_and_tokenizer(self) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
         """Load the base in 4 bits, nothing of it widened, and attach the adapter in float32."""
         super().load_model_and_tokenizer()
+        # Every process has loaded the same base. DDP would write the first one's weights into the others' all the same,
+        # which a weight in 4 bits refuses.
+        fixed = [name for name, weight in self.model.named_parameters() if isinstance(weight, FourBitTensor)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, fixed)
         self._print_model_info()
         return self.model, self.tokenizer
 

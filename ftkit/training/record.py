@@ -87,6 +87,14 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
     return folder
 
 
+def times(output: Path) -> dict[str, float]:
+    """Of a run that is complete, `train_runtime` and `total_runtime` in seconds; nothing of any other."""
+    if not (output / RUN_FILE).is_file():
+        return {}
+    metrics = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))["metrics"]
+    return {name: metrics[name] for name in ("train_runtime", "total_runtime")}
+
+
 def begin(output: Path, config: TrainingConfig, fresh: bool) -> None:
     """Write the configuration; a fresh run begins with an empty log."""
     output.mkdir(parents=True, exist_ok=True)

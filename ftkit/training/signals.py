@@ -30,6 +30,7 @@ def stopped_by_signals(trainer: "TokenTrainer") -> Iterator[list[signal.Signals]
         came.append(signal.Signals(number))
         trainer.interrupted = True
 
+    trainer.interrupted = False  # an earlier `train` of this object may have been
     names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # Windows has no SIGHUP
     before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}

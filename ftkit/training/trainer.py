@@ -15,6 +15,7 @@ from ftkit.errors import ConfigError, TrainingError
 from ftkit.loss import IGNORE_INDEX
 from ftkit.methods.adapter import Adapter, AdapterCallback
 from ftkit.training import checkpoint as checkpoints
+from ftkit.training.callbacks import EpochOrder
 from ftkit.training.sampler import EpochSampler
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ class TokenTrainer(Trainer):
     Attributes:
         records: the log. One entry an optimizer step: `step`, `epoch`, `loss` (`nll` / `tokens`: the sum of the
             negative log-likelihoods over the trained tokens), `input_tokens`, `learning_rate`, `grad_norm` (before
-            clipping); a skipped step has `skipped` and `rows` in place of loss and norm. One entry an evaluation:
-            `step`, `eval_loss`, `eval_nll`, `eval_tokens`. No times, so that equal runs have equal logs.
+            clipping); a skipped step has `skipped` (what is not finite: "loss" or "gradient"; "scale" where float16's
+            loss scale was too large, which is no fault and not counted) and `rows` in place of loss and norm. One
+            entry an evaluation: `step`, `eval_loss`, `eval_nll`, `eval_tokens`. No times, so that equal runs have
+            equal logs.
         interrupted: set it, and the run saves its state after the step it is in, and ends.
 
     Raises:
@@ -67,6 +70,7 @@ class TokenTrainer(Trainer):
         self.records: list[dict[str, Any]] = []
         self.interrupted = False
         self.add_callback(AdapterCallback(adapter))
+        self.add_callback(EpochOrder(self))
 
     # ---- Steps ----
 
@@ -113,12 +117,15 @@ class TokenTrainer(Trainer):
             TrainingError: too many steps were skipped.
         """
         rows = sorted(row for part in gather_object([torch.cat(self._rows).tolist()]) for row in part)
+        scaler = self.accelerator.scaler
+        if what == "gradient" and scaler is not None and scaler.get_scale() > 1:
+            what = "scale"
         record |= {"skipped": what, "rows": rows}
-        if what == "gradient" and self.accelerator.scaler is not None:
-            return  # the scaler of float16 skips the step itself and lowers its scale: that is its ordinary work
         for parameter in self.model.parameters():
             parameter.grad = None
-        skipped = 1 + sum("skipped" in earlier for earlier in self.records)
+        if what == "scale":  # the scaler of float16 lowers its scale until gradients fit: that is its ordinary work
+            return
+        skipped = 1 + sum(earlier.get("skipped") in ("loss", "gradient") for earlier in self.records)
         if skipped > self.max_nonfinite_steps:
             raise TrainingError(
                 f"the {what} of step {record['step']} is not finite, and {skipped - 1} steps before it were skipped "
@@ -133,7 +140,8 @@ class TokenTrainer(Trainer):
         group = None
         if self.args.train_sampling_strategy == "group_by_length":
             group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochSampler([len(row["input_ids"]) for row in rows], self.args.seed, group)
+        self.order = EpochSampler([len(row["input_ids"]) for row in rows], self.args.seed, group)
+        return self.order
 
     # ---- Log and evaluation ----
 

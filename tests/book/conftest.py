@@ -18,11 +18,16 @@ def site():
 
 
 @pytest.fixture(scope="session")
-def windows():
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def windows(browser):
     """A browser window of 1280 by 900 for each theme."""
-    with chromium() as browser:
-        size = {"width": 1280, "height": 900}
-        yield {theme: browser.new_context(viewport=size, color_scheme=theme) for theme in ("light", "dark")}
+    size = {"width": 1280, "height": 900}
+    return {theme: browser.new_context(viewport=size, color_scheme=theme) for theme in ("light", "dark")}
 
 
 @pytest.fixture(scope="module")

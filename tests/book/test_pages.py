@@ -73,17 +73,3 @@ def test_pages_open_from_the_disk(windows, name):
     view = open_page(windows["light"], HTML.as_uri() + "/", name)
     view.page.close()
     assert not view.problems
-
-
-def test_search_finds_a_word(windows, site):
-    view = open_page(windows["light"], site, "book/index.html")
-    page = view.page
-    page.locator("button.search-button__button, button.search-button").first.click()
-    box = page.locator("input[type=search]:visible").first
-    box.fill("adapters")
-    box.press("Enter")
-    page.wait_for_selector("#search-results li a")
-    found = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
-    page.close()
-    assert any("book/index.html" in link for link in found)
-    assert not view.problems

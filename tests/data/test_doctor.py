@@ -132,6 +132,20 @@ def test_e7_faults_of_a_prepared_folder(tmp_path):
     assert checks(doctor(other, tokenizer)) == {"other_vocabulary": "error"}
 
 
+def test_a_text_that_ends_with_the_stop_token_is_no_padding_and_padding_with_it_is(tmp_path):
+    tokenizer = load_tokenizer("tiny-qwen3")
+    stop = tokenizer.pad_token_id = tokenizer.eos_token_id
+    rows = [{"text": f"plain text {i}{tokenizer.eos_token}"} for i in range(30)]
+    DataPreparationPipeline(DataConfig(model_name="tiny-qwen3"), progress=False).run_pipeline(rows, tmp_path / "out")
+    assert checks(doctor(tmp_path / "out", tokenizer)) == {"special_token_in_text": "error"}
+    for count, found in ((1, False), (2, False), (3, True), (9, True)):
+        ids = [65, 66, *[stop] * count]
+        folder = prepared(tmp_path / str(count), [{"input_ids": ids, "labels": ids}], tokenizer)
+        assert ("padding_trained" in checks(doctor(folder, tokenizer))) == found
+        masked = {"input_ids": ids, "labels": [65, 66, stop, *[-100] * (count - 1)]}
+        assert not doctor(prepared(tmp_path / f"{count} masked", [masked], tokenizer), tokenizer).findings
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_what_the_pipeline_prepares_is_healthy(tmp_path, packing):
     config = DataConfig(model_name="tiny-smollm", packing=packing, max_seq_length=700)

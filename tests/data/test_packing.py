@@ -140,6 +140,20 @@ def test_pad_id_batch_size_packing_and_order_change_neither_what_is_trained_nor_
     assert loss_of(model, packed) == pytest.approx(expected, abs=2e-5)
 
 
+def test_for_flash_attention_packed_rows_are_one_row_with_the_same_targets_and_loss(model):
+    from transformers.modeling_flash_attention_utils import _is_packed_sequence
+
+    rows = [join([row(ids) for ids in draw(seed, *lengths)]) for seed, lengths in ((3, (7, 5)), (4, (4, 2, 3)))]
+    plain, flat = Collator(0)(rows), Collator(0, one_row=True)(rows)
+    assert flat["input_ids"].shape == (1, 24)
+    # Transformers looks for borders in batches of one row alone; in others its FlashAttention would see across them.
+    assert not _is_packed_sequence(plain["position_ids"], 2) and _is_packed_sequence(flat["position_ids"], 1)
+    assert trained_tokens([plain]) == trained_tokens([flat])
+    assert loss_of(model, [flat]) == pytest.approx(loss_of(model, [plain]), abs=1e-6)
+    single = [row(ids) for ids in draw(5, 4, 6)]  # rows that are not packed have their mask, and stay as they are
+    assert torch.equal(Collator(0, one_row=True)(single)["attention_mask"], Collator(0)(single)["attention_mask"])
+
+
 @settings(max_examples=1000, deadline=None)
 @given(
     ids=st.lists(st.integers(0, 9), min_size=1, max_size=20),

@@ -204,6 +204,21 @@ def test_the_counts_add_up_and_broken_rows_are_named(tmp_path):
         pipeline(on_error="raise").load_data(path)
 
 
+def test_the_report_shows_an_example_of_each_reason_in_one_short_line(tmp_path):
+    folder = tmp_path / ("long" * 15)
+    folder.mkdir()
+    path = folder / "rows.jsonl"
+    odd = alpaca(3, output="\x1b[31m red\nha \u202e" * 60)
+    lines = [json.dumps(row) for row in (*map(alpaca, range(6)), odd, alpaca(1))]
+    path.write_text("\n".join([*lines, "{broken"]), encoding="utf-8")
+    made, _ = prepare(tmp_path, path)
+    _, *shown = str(made.report).splitlines()
+    assert len(shown) == len(made.report.dropped) == 3
+    assert all(line.isprintable() and len(line) < 120 for line in shown)
+    assert any("1 not valid JSON: rows.jsonl, line 9" in line for line in shown)
+    assert any("1 repetitive: Tell me about number 3" in line and line.endswith("…") for line in shown)
+
+
 def test_the_same_seed_prepares_the_same_and_another_does_not(tmp_path):
     made = [
         pipeline(seed=seed, near_duplicate_threshold=0.8).run_pipeline([alpaca(i) for i in range(40)], tmp_path / name)
@@ -222,7 +237,7 @@ def test_a_source_with_splits_keeps_them_and_its_test_rows_leave_the_training_ro
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made, splits = prepare(tmp_path, folder)
     assert [len(split) for split in splits.values()] == [20, 0, 6]
-    assert made.report.dropped == {"exact duplicate": 1, "overlaps the test set": 1}
+    assert made.report.dropped == {"exact duplicate": 1, "overlaps a held-out row": 1}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

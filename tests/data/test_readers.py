@@ -210,3 +210,10 @@ def test_formats_are_counted():
     report = Report()
     list(read([ROWS[0], {"text": "plain"}, {"prompt": "a", "completion": "b"}], report))
     assert report.formats == {"alpaca": 1, "text": 1, "prompt/completion": 1} and "3 rows read" in str(report)
+
+
+def test_the_account_gives_each_reason_one_line():
+    report = Report(read=2, kept=1, formats=Counter(text=2))
+    report.drop("repetitive", "Go on.\nand on\n  and on")
+    assert str(report) == "2 rows read (2 text), 0 kept, 1 left out\n  1 repetitive: Go on. and on and on"
+    assert str(Report()) == "0 rows read, 0 kept"

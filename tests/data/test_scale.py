@@ -70,7 +70,7 @@ def test_the_same_rows_come_out(tmp_path, with_test, settings):
     assert report["rows"]["read"] == report["rows"]["kept"] + sum(dropped.values())
     expected = {"unknown format", "not valid JSON", "exact duplicate", "repetitive", "longer than max_seq_length"}
     expected |= {"near-duplicate"} if "near_duplicate_threshold" not in settings else set()
-    assert dropped.keys() == expected | ({"overlaps the test set"} if with_test else set())
+    assert dropped.keys() == expected | ({"overlaps a held-out row"} if with_test else set())
 
 
 def test_what_cannot_be_run_is_said_before_anything_runs(tmp_path):

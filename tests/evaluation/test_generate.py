@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 from ftkit.data import encode_prompt
 from ftkit.errors import DataError
 from ftkit.evaluation.answers import answer
-from ftkit.evaluation.generate import Generation, generate, generations
+from ftkit.evaluation.generate import Generation, complete, generate, generations
 from ftkit.evaluation.metrics import exact_match
 from ftkit.models import load
 from ftkit.models.families import stop_token_ids
@@ -158,6 +158,30 @@ def test_a_generation_config_of_ones_own_still_stops_at_the_familys_tokens():
     found = generations(model, tokenizer, PROMPTS, generation_config=own, progress=False)
     assert {g.tokens for g in found} == {5} and own.eos_token_id is None
     assert [g.text for g in found] != generate(model, tokenizer, PROMPTS, max_new_tokens=5, progress=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_have_ended_leave_the_batch_and_change_no_answer(family, monkeypatch):
+    model, tokenizer = load(f"tiny-{family}", verbose=False)
+    prompts = [[{"role": "user", "content": "y" * n}] for n in (1, 9, 4, 30, 5, 17, 12)]
+    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    # Random weights hardly ever stop: one token in six ends an answer here, so that they end at different times.
+    often = [*range(0, len(tokenizer), 6)]
+    monkeypatch.setattr("ftkit.evaluation.generate.stop_token_ids", lambda *_: often)
+    read = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    alone = [complete(model, tokenizer, [prompt], max_new_tokens=30)[0] for prompt in ids]
+    ends = sorted(map(len, alone))
+    read.clear()
+    assert complete(model, tokenizer, ids, max_new_tokens=30, batch_size=7) == alone
+    leaving, read[:] = sum(read), []
+    monkeypatch.setattr("ftkit.evaluation.generate.SMALLEST", 100)
+    assert complete(model, tokenizer, ids, max_new_tokens=30, batch_size=7) == alone
+    hook.remove()
+    # Of seven rows four must have ended before the last one does.
+    assert (leaving < sum(read)) == (ends[3] < ends[-1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -128,3 +128,28 @@ def test_soft_capped_logits_are_capped_and_scaled_ones_refused():
     model.config.logit_scale = 0.5
     with pytest.raises(ModelError, match="logit_scale"):
         text_likelihoods(model, tokenizer, ["some text"], progress=False)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_reading_the_shared_beginning_once_changes_no_likelihood(name, monkeypatch):
+    model, tokenizer = load(f"tiny-{name}", verbose=False)
+    begin = "Answer in one word, and be quick about it: "
+    turns = [(begin + "y" * n, "no" * m) for n, m in ((1, 3), (40, 1), (5, 9), (0, 1), (5, 2))]
+    rows = [
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
+        for asked, said in turns
+    ]
+    read = []
+    hook = model.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    shared = [row_likelihoods(model, tokenizer, rows, batch_size=size, progress=False) for size in (1, 3, 5)]
+    with_prefix, read[:] = sum(read), []
+    monkeypatch.setattr("ftkit.evaluation.prefix.SHORTEST", 10**6)
+    alone = [row_likelihoods(model, tokenizer, rows, batch_size=size, progress=False) for size in (1, 3, 5)]
+    hook.remove()
+    for found, right in zip(shared, alone, strict=True):
+        assert [(f.tokens, f.bytes) for f in found] == [(r.tokens, r.bytes) for r in right]
+        assert [f.nll for f in found] == pytest.approx([r.nll for r in right], rel=1e-6)
+    # Tokens that were read; where a cache is of another kind (Gemma's windows) the prefix is of no use.
+    assert (with_prefix < sum(read)) == (name not in ("gemma3", "gemma3-vision"))

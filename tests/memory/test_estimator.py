@@ -114,6 +114,10 @@ def test_bounds_hold_the_total_and_the_total_is_the_sum(model, method):
     assert all(isinstance(size, int) and size >= 0 for size in run.components.values())
 
 
+def test_the_table_says_for_which_batch_it_is():
+    assert "a step of 3 rows of 1,024 tokens" in str(estimate("llama-3-8b", batch_size=3, sequence_length=1024))
+
+
 def test_memory_grows_with_batch_sequence_and_rank():
     small = estimate("llama-3-8b", method="lora", rank=8, batch_size=1, sequence_length=512)
     for change in ({"batch_size": 2}, {"sequence_length": 1024}, {"rank": 16}):

@@ -5,6 +5,7 @@ import torch
 
 from ftkit.errors import ConfigError
 from ftkit.methods.adalora import FINAL, WARMUP
+from ftkit.methods.adapter import AdapterCallback
 from ftkit.methods.registry import initial_rank
 from ftkit.scratch.adalora import allocate, budget
 
@@ -43,6 +44,27 @@ def test_the_ranks_follow_the_cubic_budget_at_every_step(lab):
     train(adapter, lab, check)
     assert seen[0] == start and seen[-1] == target and seen == sorted(seen, reverse=True)
     assert len(set(seen)) > 5  # it shrinks bit by bit
+
+
+def test_a_step_that_is_skipped_still_shrinks_the_ranks_and_teaches_nothing(lab):
+    from types import SimpleNamespace
+
+    adapter = lab.production("adalora")
+    callback, trained = AdapterCallback(adapter), [p for p in adapter.model.parameters() if p.requires_grad]
+    optimizer, state = torch.optim.Adam(trained, lr=1e-2), SimpleNamespace(max_steps=STEPS, global_step=0)
+    callback.on_train_begin(None, state, None)
+    for step in range(1, STEPS + 1):
+        optimizer.zero_grad()
+        if step not in (5, 6):  # on the way down
+            lab.gradients(adapter.model)
+        before = [p.detach().clone() for p in trained]
+        callback.on_pre_optimizer_step(None, state, None)
+        optimizer.step()
+        if step in (5, 6):
+            assert all(torch.equal(p, was) for p, was in zip(trained, before, strict=True))
+        callback.on_optimizer_step(None, state, None)
+        assert adapter.ranks() == adapter.budget(step)
+        state.global_step = step
 
 
 def test_the_saved_adapter_has_the_ranks_that_were_kept(lab, tmp_path):

@@ -114,6 +114,37 @@ def test_a_module_that_is_no_embedding_is_trained_whole_on_a_tied_model():
     assert [name for name, p in model.named_parameters() if p.requires_grad and "norm.modules_to_save" in name]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_head_that_is_trained_whole_gives_float32_logits_on_a_narrower_base(dtype):
+    import torch
+
+    model = attach(load("tiny-llama3", dtype=dtype, verbose=False)[0], "lora", r=4, modules_to_save=["lm_head"]).model
+    ids, base = torch.arange(20)[None] + 30, model.get_base_model()
+    with torch.no_grad():
+        logits = model(ids).logits
+        hidden = base.model(ids).last_hidden_state
+    assert hidden.dtype == getattr(torch, dtype)
+    assert torch.equal(logits, hidden.float() @ base.lm_head.modules_to_save["default"].weight.T)
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "adalora"])
+def test_what_is_drawn_depends_on_the_seed_alone_and_the_global_generator_stays(method):
+    import torch
+
+    def drawn(seed, before):
+        torch.manual_seed(before)
+        model = attach(load("tiny-llama3", verbose=False)[0], method, r=4, seed=seed).model
+        after = torch.rand(1)
+        torch.manual_seed(before)
+        assert torch.equal(after, torch.rand(1))
+        return torch.cat(
+            [t.flatten() for name, t in model.state_dict().items() if "lora_A" in name or "vera_A" in name]
+        )
+
+    one = drawn(1, before=2)
+    assert torch.equal(one, drawn(1, before=3)) and not torch.equal(one, drawn(2, before=2))
+
+
 def test_vera_refuses_to_untie():
     with pytest.raises(ConfigError, match="would untie this model's embeddings"):
         attach(load("tiny-smollm", verbose=False)[0], "vera", r=4, modules_to_save=["lm_head"])

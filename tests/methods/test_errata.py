@@ -74,9 +74,7 @@ def test_e5_4_vera_is_vector_based_random_matrix_adaptation():
 def test_e9_5_lora_plus_parts_the_rates_keeps_the_decay_and_leaves_embeddings_at_their_own(lab, weight_decay):
     model = lab.production("lora+", modules_to_save=["embed_tokens", "lm_head"]).model
     of = {id(p): name for name, p in model.named_parameters()}
-    groups = parameter_groups(
-        model, learning_rate=2e-4, weight_decay=weight_decay, ratio=16.0, embedding_learning_rate=1e-6
-    )
+    groups = parameter_groups(model, learning_rate=2e-4, weight_decay=weight_decay, ratio=16.0)
     rates = {of[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     for name, (rate, decay) in rates.items():
         expected = 3.2e-3 if "lora_B" in name else 1e-6 if "embed_tokens" in name else 2e-4

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from ftkit.errors import ConfigError
 from ftkit.methods import rank_2r
 from ftkit.methods.by_name import attach
 
@@ -43,6 +44,11 @@ def test_on_a_narrower_base_it_starts_nearer_to_it_than_pefts_does(lab):
     ours = attach(lab.base().bfloat16(), "pissa", r=lab.R).model
     config = LoraConfig(r=lab.R, lora_alpha=2 * lab.R, target_modules=list(lab.NAMES), init_lora_weights="pissa")
     assert distance(ours) < 0.7 * distance(get_peft_model(lab.base().bfloat16(), config))
+
+
+def test_more_singular_values_than_there_are_is_one_sentence(lab):
+    with pytest.raises(ConfigError, match="PiSSA takes r=500 .* lower r"):
+        lab.production("pissa", r=500)
 
 
 def test_a_checkpoint_is_restored(lab, tmp_path):

@@ -156,6 +156,25 @@ def test_a_layer_in_4_bits_keeps_nothing_wide_for_the_backward_pass():
     assert kept and all(isinstance(t, FourBitTensor) or t.numel() <= 3 * 256 for t in kept)
 
 
+def test_a_module_that_is_moved_computes_with_the_bits_that_were_moved():
+    """Another device is not at hand: what stands for the move is a tensor of the same shape that holds other bits."""
+    layer = nn.Linear(64, 64, bias=False)
+    moved = FourBitTensor.quantize(2 * layer.weight, quant_type="nf4", double=True)
+    hold_in_four_bits(layer, "weight", quant_type="nf4", double=True)
+    x = torch.randn(3, 64)
+    before = layer(x)
+    layer._apply(lambda weight: moved)
+    assert type(layer.weight) is FourBitTensor and not layer.weight.requires_grad
+    torch.testing.assert_close(layer(x), 2 * before, atol=1e-5, rtol=1e-5)
+    assert layer.to(torch.bfloat16).weight.dequantize().dtype == torch.bfloat16
+
+
+def test_one_expert_is_that_part_of_the_whole_from_either_end():
+    experts = FourBitTensor.quantize(torch.randn(4, 8, 16), quant_type="nf4", double=True)
+    for index in (0, 3, -1, -4):
+        assert torch.equal(experts[index], experts.dequantize()[index])
+
+
 def test_a_weight_in_4_bits_is_not_written_to():
     linear = nn.Linear(64, 64)
     hold_in_four_bits(linear, "weight", quant_type="nf4", double=True)

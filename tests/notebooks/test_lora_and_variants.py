@@ -1,12 +1,18 @@
 """Chapter 5 at a small size: that it runs, and that what it says about the methods is so. Its sweeps are the book's."""
 
+import contextlib
+import io
 import json
+from statistics import fmean
 
+import nbformat
+import pandas as pd
 import pytest
 
+import ftkit
 from book.execute import execute, results
-from book.freshness import NOTEBOOKS
-from ftkit.methods import conformance
+from book.freshness import NOTEBOOKS, ROOT
+from ftkit.methods import conformance, saved_bytes
 from ftkit.methods.registry import METHODS
 
 SMALL = {"STEPS": 20, "PRETRAIN": 20, "SEEDS": [0, 1]}
@@ -60,7 +66,14 @@ def test_lora_fa_saves_and_the_shared_inputs_undo_it(notebook, computed):
     lora, some, fa = computed["kept"].values()
     assert fa < 0.8 * lora and some == lora
     rows = {line.split()[0]: line.split() for line in printed(notebook, "fa-table-code").splitlines()[1:]}
+    assert list(rows) == list(saved_bytes.ROWS)
     assert float(rows["lora-fa"][2]) > float(rows["lora"][1]) > float(rows["lora-fa"][1])
+
+
+def test_quantising_the_base_saves_no_activations(notebook):
+    rows = [line.split() for line in printed(notebook, "fa-table-code").splitlines()[1:]]
+    kept = {method: values for method, *values in rows}
+    assert kept["qlora"] == kept["lora"]
 
 
 def test_delta_lora_telescopes_to_rank_2r_and_is_lora_with_the_matched_alpha(computed):
@@ -101,6 +114,26 @@ def test_peft_is_silent_where_ftkit_speaks(notebook, computed):
     assert "was asked for and not adapted" in printed(notebook, "silent-check")
 
 
+def test_the_fair_comparison_is_the_committed_one_and_its_reading_is_so(computed):
+    side = json.loads((ROOT / "benchmarks/results/methods.json").read_text())["methods"]
+    assert computed["side"] == {name: row["test"] for name, row in side.items()}
+    assert fmean(side["lora, alpha x 3"]["test"]) < fmean(side["delta-lora"]["test"])
+    assert max(side["dora"]["test"]) > 10 * sorted(side["dora"]["test"])[1]  # one seed far from the others
+    assert side["vera"]["rank"] > 64 and min(computed["second"].values()) >= 1
+    assert computed["edge"] == [name for name, row in side.items() if row["rate_at_the_edge"]]
+
+
+def test_the_comparison_is_left_out_with_a_word_where_only_the_package_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(ftkit, "__file__", str(tmp_path / "site-packages/ftkit/__init__.py"))
+    cells = nbformat.read(NOTEBOOKS / "05_lora_and_variants.ipynb", nbformat.NO_CONVERT).cells
+    names = {"pd": pd}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for cell in cells:
+            if cell.id in ("side-read", "side-table", "side-figure", "side-grid"):
+                exec(cell.source, names)
+    assert "in the repository" in names["missing"] and not names["about"] and not names["side"]["methods"]
+
+
 def test_the_exercises_wait_and_their_solutions_are_right(notebook, computed):
     for stub in ("exercise-1", "exercise-2"):
         cell = next(cell for cell in notebook.cells if cell.id == stub)
@@ -108,23 +141,11 @@ def test_the_exercises_wait_and_their_solutions_are_right(notebook, computed):
     assert all(verdict.startswith("Right") for verdict in computed["verdicts"])
 
 
-def test_every_figure_has_its_own_description(notebook):
-    alts = [
-        out.metadata["image/svg+xml"]["alt"]
-        for cell in notebook.cells
-        for out in cell.get("outputs", [])
-        if "image/svg+xml" in out.get("data", {})
-    ]
-    assert len(alts) == len(set(alts)) == 8 and all(len(alt.split()) > 8 for alt in alts)
+def test_every_figure_has_its_own_description(notebook, alts):
+    found = alts(notebook)
+    assert len(found) == len(set(found)) == 9 and all(len(alt.split()) > 8 for alt in found)
     text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert all(f"**Figure {number}.**" in text for number in range(5, 10))
-
-
-def test_cells_are_small(notebook):
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and not set(cell.metadata.get("tags", [])) & {"remove-cell", "colab-install"}:
-            lines = cell.source.splitlines()
-            assert len(lines) <= 10 and max(map(len, lines), default=0) <= 80, cell.id
 
 
 def test_the_results_are_plain_json(computed):

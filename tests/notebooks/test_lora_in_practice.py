@@ -99,17 +99,6 @@ def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
     assert computed["verdict"].startswith("Right")
 
 
-def test_every_figure_has_its_own_description(notebook):
-    alts = [
-        out.metadata["image/svg+xml"]["alt"]
-        for cell in notebook.cells
-        for out in cell.get("outputs", [])
-        if "image/svg+xml" in out.get("data", {})
-    ]
-    assert len(alts) == len(set(alts)) == 3 and all(len(alt.split()) > 8 for alt in alts)
-
-
-def test_cells_are_small(notebook):
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and not set(cell.metadata.get("tags", [])) & {"remove-cell", "colab-install"}:
-            assert len(cell.source.splitlines()) <= 10, cell.id
+def test_every_figure_has_its_own_description(notebook, alts):
+    found = alts(notebook)
+    assert len(found) == len(set(found)) == 3 and all(len(alt.split()) > 8 for alt in found)

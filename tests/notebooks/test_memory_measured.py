@@ -32,7 +32,3 @@ def test_what_is_saved_is_within_5_percent_or_within_the_bounds(computed):
 
 def test_the_peak_is_within_the_bounds(computed):
     assert all(low <= measured <= high for low, high, measured in computed["peak"].values())
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert not tall_cells(notebook)

@@ -76,7 +76,3 @@ def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
 def test_every_figure_has_its_own_description(notebook, alts):
     found = alts(notebook)
     assert len(found) == len(set(found)) == 3 and all(len(alt.split()) > 8 for alt in found)
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert tall_cells(notebook) == []

@@ -104,7 +104,3 @@ def test_every_figure_has_its_own_description(notebook, alts):
 def test_what_was_not_run_is_marked(notebook):
     cell = next(cell for cell in notebook.cells if cell.id == "gguf")
     assert "not run here" in cell.source and "convert_hf_to_gguf.py" in cell.source
-
-
-def test_cells_are_small(notebook, tall_cells):
-    assert tall_cells(notebook) == []

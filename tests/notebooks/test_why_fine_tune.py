@@ -32,6 +32,12 @@ def test_the_example_makes_the_prompt_longer_and_the_crossing_follows_from_it(co
     assert long > short and computed["requests"] == math.ceil(2 * computed["tokens"] / (long - short))
 
 
+def test_the_merged_model_is_timed_too_and_is_of_the_base_s_size(computed):
+    numbers, times = computed["numbers"], computed["times"]
+    assert numbers["merged"] == numbers["base"] < numbers["tuned"]
+    assert len(times) == 3 and all(len(t) == 5 and 0 < t[0] <= t[2] <= t[4] for t in times.values())
+
+
 def test_the_exercise_waits_and_its_solution_is_right(notebook, computed):
     stub = next(cell for cell in notebook.cells if cell.id == "exercise-code")
     assert "Not yet" in stub.outputs[0]["data"]["text/plain"]

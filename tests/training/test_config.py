@@ -8,13 +8,21 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import ConfigError
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.fields import field_docs
-from ftkit.training.config import LoRAConfig
+from ftkit.training.config import LoRAConfig, TrainingConfig
+from ftkit.training.finetuner import FineTuner
 
 
 def test_every_field_has_its_help():
     docs = field_docs(LoRAConfig)
     assert list(docs) == [field.name for field in dataclasses.fields(LoRAConfig)]
     assert all(text.endswith(".") and len(text) > 20 for text in docs.values())
+
+
+@pytest.mark.parametrize(("kind", "missing"), [(TrainingConfig, "settle"), (FineTuner, "load_model_and_tokenizer")])
+def test_what_a_child_must_say_is_missed_when_it_is_made(kind, missing):
+    child = type("Child", (kind,), {})
+    with pytest.raises(TypeError, match=f"abstract.*{missing}"):
+        child()
 
 
 def test_e12_1_the_scale_stays_two_whatever_the_rank():

@@ -179,6 +179,51 @@ def test_e8_5_the_schedule_counts_optimizer_steps_and_the_last_incomplete_group(
     assert tuner.trainer.lr_scheduler.get_last_lr()[0] == 0
 
 
+def test_packed_rows_come_as_one_where_attention_is_flash(data, tmp_path):
+    tuner = full(tmp_path / "run", data, packing=True, max_seq_length=512)
+    tuner.load_model_and_tokenizer()
+    tuner.model.config._attn_implementation = "flash_attention_2"  # which this machine could not run
+    tuner.load_data()
+    batch = tuner.create_trainer().data_collator(tuner.dataset["train"][:2])
+    assert len(batch["input_ids"]) == 1 and (batch["position_ids"] == 0).sum() > 4
+
+
+def test_a_machine_with_two_gpus_trains_on_one_unless_torchrun_asks(data, tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+
+    from ftkit.training import finetuner
+
+    def on_two_gpus(**settings):
+        arguments = TrainingArguments(**settings)
+        arguments._n_gpu = 2
+        return arguments
+
+    monkeypatch.setattr(finetuner, "TrainingArguments", on_two_gpus)
+    monkeypatch.setattr(on_two_gpus, "__dataclass_fields__", TrainingArguments.__dataclass_fields__, raising=False)
+    tuner = full(tmp_path / "run", data)
+    tuner._prepare()
+    assert tuner.arguments.train_batch_size == SETTINGS["batch_size"]
+    assert type(tuner.trainer._wrap_model(tuner.model)) is type(tuner.model)  # no DataParallel
+
+
+def test_a_run_of_one_step_moves_the_weights(data, tmp_path):
+    tuner = full(tmp_path / "run", data, max_steps=1)
+    tuner.load_model_and_tokenizer()
+    before = tuner.model.get_input_embeddings().weight.detach().clone()
+    tuner.train()
+    assert not torch.equal(tuner.model.get_input_embeddings().weight, before)
+
+
+def test_training_and_evaluating_make_no_logits_but_those_of_trained_positions(data, tmp_path):
+    tuner, seen = full(tmp_path / "run", data, max_steps=2, eval_steps=1), []
+    tuner.load_model_and_tokenizer()
+    tuner.model.lm_head.register_forward_hook(lambda module, inputs, logits: seen.append(logits.numel() // 259))
+    tuner.train()
+    steps = [entry["tokens"] for entry in tuner.history if "tokens" in entry]
+    evaluated = [entry["eval_tokens"] for entry in tuner.history if "eval_tokens" in entry]
+    assert sum(seen) == sum(steps) + sum(evaluated)
+
+
 def test_e8_8_a_report_is_the_mean_over_the_tokens_since_the_last_one(data, tmp_path):
     tuner = full(tmp_path / "run", {"train": data["train"]}, max_steps=5, logging_steps=2)
     tuner.train()

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from ftkit.errors import ConfigError, DataError, TrainingError
+from ftkit.evaluation.config import EvaluationConfig
+from ftkit.evaluation.evaluator import LLMEvaluator
 from ftkit.models import load
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
@@ -111,14 +113,19 @@ def test_e8_6_accumulation_weighs_tokens_not_batches(rows, tmp_path):
 
 
 def test_gradient_checkpointing_changes_no_gradient(rows, tmp_path):
-    histories = []
+    histories, forwards = [], []
     for use in (False, True):
         tuner = LoRAFineTuner(
             settings(tmp_path / str(use), use_gradient_checkpointing=use, max_steps=3), {"train": rows}
         )
+        tuner.load_model_and_tokenizer()
+        runs = []
+        tuner.model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         tuner.train()
+        forwards.append(len(runs))
         histories.append([e["loss"] for e in tuner.history if "loss" in e])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+    assert forwards == [3, 6]  # once a step, and once more in the backward pass
 
 
 def test_e9_5_lora_plus_groups_keep_rate_and_decay(data, tmp_path):
@@ -161,6 +168,16 @@ def test_ftkit_loads_the_run_by_its_folder(tuner):
     loaded, _ = load(tuner.config.output_dir, verbose=False)
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, tuner.model(ids).logits, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_with_another_seed_is_loaded_on_the_base_that_it_was_trained_on(data, tmp_path):
+    tuner = LoRAFineTuner(settings(tmp_path / "run", seed=7, max_steps=2), data)
+    tuner.train()
+    evaluator = LLMEvaluator(EvaluationConfig(model_path=tuner.config.output_dir), verbose=False)
+    ids = torch.arange(20)[None] + 30
+    with torch.no_grad():
+        assert torch.equal(evaluator.model(ids).logits, tuner.model(ids).logits)
+    assert evaluator.compute_perplexity(["red green?"])["perplexity"] > 0
 
 
 def test_merging_gives_the_adapters_logits(tuner, tmp_path):

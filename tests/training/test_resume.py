@@ -17,6 +17,7 @@ from ftkit.training.callbacks import SavePoints
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
+from ftkit.training.record import fingerprint
 from ftkit.training.trainer import TokenTrainer
 
 SETTINGS = {
@@ -50,6 +51,10 @@ def run(folder, data, resume=False, **changes):
     return tuner
 
 
+def recorded(folder):
+    return json.loads((folder / RUN_FILE).read_text())
+
+
 def stopped_after(folder, data, step, monkeypatch, **changes):
     """A run that SIGTERM stops after `step`."""
     end = SavePoints.on_step_end
@@ -77,8 +82,10 @@ def test_e8_7_an_existing_run_is_refused_without_resume_and_a_whole_one_is_read_
     with pytest.raises(ConfigError, match="holds a run. Go on with it by --resume"):
         run(tmp_path / "run", data)
     before = (tmp_path / "run/log.jsonl").read_bytes()
+    times = {k: v for k, v in recorded(tmp_path / "run")["metrics"].items() if k.endswith("_runtime")}
     again = run(tmp_path / "run", data, resume=True)
     assert (tmp_path / "run/log.jsonl").read_bytes() == before
+    assert len(times) == 2 and recorded(tmp_path / "run")["metrics"].items() >= times.items()
     for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -98,6 +105,8 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
     other = {"train": data["train"][::-1], "validation": data["validation"]}
     with pytest.raises(ConfigError, match="the data is not the one"):
         run(tmp_path / "run", other, resume=True)
+    ids = [{"input_ids": [5, 6, 7], "labels": [-100, 6, label]} for label in (7, -100)]
+    assert fingerprint({"train": ids[:1]}) != fingerprint({"train": ids[1:]})  # the same text, trained otherwise
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
 
 
@@ -232,6 +241,73 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_stops_the_run_at_the_l
     skipped = [entry for entry in tuner.history if "skipped" in entry]
     assert [(e["step"], e["skipped"]) for e in skipped] == [(3, what)]
     assert all(0 <= row < 17 for e in skipped for row in e["rows"]) and len(skipped[0]["rows"]) == 4
+
+
+def test_a_run_goes_on_in_the_object_that_was_stopped(data, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", data)
+    tuner, end = LoRAFineTuner(LoRAConfig(output_dir=str(tmp_path / "run"), **SETTINGS), data), SavePoints.on_step_end
+
+    def stop(self, args, state, control, **kwargs):
+        self.trainer.interrupted |= state.global_step == 3
+        return end(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(SavePoints, "on_step_end", stop)
+        tuner.train()
+    tuner.train(resume=True)
+    assert tuner.history == whole.history
+
+
+def test_a_validation_loss_that_is_no_number_is_not_the_lowest(data, tmp_path, monkeypatch):
+    tuner = run(tmp_path / "run", data)
+    losses = [entry for entry in tuner.history if "eval_loss" in entry]
+    for order in (losses, losses[::-1]):
+        monkeypatch.setattr(tuner.trainer, "records", [dict(entry) for entry in order])
+        best = min(tuner.trainer.records, key=lambda entry: entry["eval_loss"])
+        assert tuner.trainer.best_step() == best["step"]
+        other = next(entry for entry in tuner.trainer.records if entry is not best)
+        other["eval_loss"] = float("nan")
+        assert tuner.trainer.best_step() == best["step"]
+        for entry in tuner.trainer.records:
+            entry["eval_loss"] = 1.0
+        assert tuner.trainer.best_step() == min(entry["step"] for entry in losses)  # the earliest of equals
+    last = tuner.trainer.state.global_step
+    diverged = [entry | {"eval_loss": float("nan")} if entry["step"] == last else entry for entry in losses]
+    monkeypatch.setattr(tuner.trainer, "records", diverged)
+    assert tuner._best(tmp_path / "run")["eval_loss"] == min(e["eval_loss"] for e in losses if e["step"] != last)
+
+
+def test_the_loss_scale_of_float16_finds_its_size_and_leaves_no_trace(rows, tmp_path):
+    """The scaler is a GPU's; here torch's own for a CPU stands in, with a scale that is far too large at first."""
+    from accelerate.state import AcceleratorState
+
+    config = LoRAConfig(
+        model_name="tiny-smollm",
+        method="adalora",
+        torch_dtype="float16",
+        lora_r=2,
+        learning_rate=1e-2,
+        batch_size=4,
+        gradient_accumulation_steps=1,
+        max_steps=12,
+        max_nonfinite_steps=0,
+        output_dir=str(tmp_path / "run"),
+    )
+    tuner = LoRAFineTuner(config, {"train": rows})
+    tuner._prepare()
+    accelerator = tuner.trainer.accelerator
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**22), True
+    try:
+        AcceleratorState._shared_state["_mixed_precision"] = "fp16"
+        tuner.train()
+    finally:
+        AcceleratorState._shared_state["_mixed_precision"] = "no"
+    skipped = {entry["step"]: entry["skipped"] for entry in tuner.history if "skipped" in entry}
+    assert skipped[1] == "scale" and set(skipped.values()) == {"scale"} and len(skipped) < 9
+    allocator = tuner.model.base_model.rankallocator
+    for scores in (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc):
+        assert all(score.isfinite().all() for score in scores.values())
+    assert tuner.adapter.ranks() == tuner.adapter.budget(12)
 
 
 def test_the_full_model_resumes_too_and_is_a_folder_that_transformers_loads(data, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two processes train as one does with twice the accumulation, and count no row twice."""
+"""Two processes train as one does with twice the accumulation, count no row twice, stop together and go on together."""
 
 import json
 import os
@@ -8,10 +8,11 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys
-from ftkit.training.config import LoRAConfig
-from ftkit.training.lora import LoRAFineTuner
+import os, signal, sys
+from transformers import TrainerCallback
+from ftkit import LoRAConfig, LoRAFineTuner, QLoRAConfig, QLoRAFineTuner
 
+kind, model, output, accumulation, stop = sys.argv[1:]
 words = "red green blue black white".split()
 rows = [
     {"messages": [{"role": "user", "content": f"{w} {v}?"}, {"role": "assistant", "content": f"{v} {w}. " * (i + 1)}]}
@@ -19,23 +20,42 @@ rows = [
     for v in words
 ]
 settings = dict(lora_r=4, batch_size=2, max_steps=6, save_steps=3, eval_steps=3, learning_rate=1e-2)
-config = LoRAConfig(
-    model_name="tiny-smollm", output_dir=sys.argv[1], gradient_accumulation_steps=int(sys.argv[2]), **settings
-)
-LoRAFineTuner(config, {"train": rows[:16], "validation": rows[16:23]}).train()
+Config, Tuner = {"lora": (LoRAConfig, LoRAFineTuner), "qlora": (QLoRAConfig, QLoRAFineTuner)}[kind]
+config = Config(model_name=model, output_dir=output, gradient_accumulation_steps=int(accumulation), **settings)
+
+
+class Stop(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == int(stop) - 1 and args.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+tuner = Tuner(config, {"train": rows[:16], "validation": rows[16:23]})
+tuner._prepare()
+tuner.trainer.add_callback(Stop())
+tuner.train(resume=os.path.exists(output))
 """
 
 
-def test_e8_1_e8_5_two_processes_are_one(tmp_path):
+def run(tmp_path, kind, model, *, processes, name, accumulation, stop=0):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    runs = {"two": [*torchrun, script, tmp_path / "two", "1"], "one": [sys.executable, script, tmp_path / "one", "2"]}
-    for command in runs.values():
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    start = [*torchrun, "--nproc-per-node", str(processes)] if processes > 1 else [sys.executable]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [*start, str(script), kind, model, str(tmp_path / name), str(accumulation), str(stop)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("lora", "tiny-smollm"), ("qlora", "tiny-qwen3-moe")])
+def test_e8_1_e8_5_two_processes_are_one(tmp_path, kind, model):
+    if kind == "qlora":  # SIGTERM reaches one of the two in step 5, of epochs of four: both end after it, and go on
+        stopped = run(tmp_path, kind, model, processes=2, name="two", accumulation=1, stop=5)
+        assert stopped.returncode and "stopped by SIGTERM after step 5 of 6" in stopped.stderr, stopped.stderr[-3000:]
+    for processes, name, accumulation in ((2, "two", 1), (1, "one", 2)):
+        done = run(tmp_path, kind, model, processes=processes, name=name, accumulation=accumulation)
         assert done.returncode == 0, done.stderr[-3000:]
-    logs = {name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in runs}
+    logs = {name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("two", "one")}
     for two, one in zip(logs["two"], logs["one"], strict=True):
         assert two["step"] == one["step"]
         if "loss" in one:
