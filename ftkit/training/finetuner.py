@@ -3,12 +3,9 @@
 import math
 import os
 import signal
-import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +29,7 @@ from ftkit.training import record
 from ftkit.training.callbacks import Progress, SavePoints
 from ftkit.training.collator import Collator
 from ftkit.training.config import TrainingConfig
+from ftkit.training.signals import stopped_by_signals
 from ftkit.training.trainer import TokenTrainer, mean_loss
 
 if TYPE_CHECKING:
@@ -258,7 +256,7 @@ class FineTuner(ABC):
         times = record.times(output) if checkpoint is not None else {}  # a run that is complete is only read
         if self.trainer.is_world_process_zero():
             record.begin(output, self.config, fresh=checkpoint is None)
-        with trained_positions_only(self.adapter.causal_model), _signals(self.trainer) as came:
+        with trained_positions_only(self.adapter.causal_model), stopped_by_signals(self.trainer) as came:
             runtime = self._run(checkpoint, came)
         metrics = self._best(output)
         self.model.eval()
@@ -431,38 +429,6 @@ class _Numbered:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return ({**row, "row": i} for i, row in enumerate(self.rows))
-
-
-@contextmanager
-def _signals(trainer: TokenTrainer) -> Iterator[list[signal.Signals]]:
-    """Within the block SIGTERM, SIGHUP and SIGINT end the run after the step it is in; gives those that came.
-
-    What is ignored, as nohup does with SIGHUP, stays so.
-    """
-    came: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():  # only there can a signal be caught
-        yield came
-        return
-
-    def stop(number, frame):
-        if number in came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if number == signal.SIGINT:
-            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
-        came.append(signal.Signals(number))
-        trainer.interrupted = True
-
-    trainer.interrupted = False  # an earlier `train` of this object may have been
-    names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # Windows has no SIGHUP
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _checkpointing(use: bool) -> dict[str, Any]:
