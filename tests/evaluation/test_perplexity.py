@@ -140,9 +140,11 @@ def test_reading_the_shared_beginning_once_changes_no_likelihood(name, monkeypat
         for asked, said in turns
     ]
     read = []
-    hook = model.get_decoder().register_forward_pre_hook(
-        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
+
+    def count(module, args, kwargs):  # a decoder behind a vision tower is given embeddings
+        read.append(kwargs["input_ids"].numel() if "input_ids" in kwargs else kwargs["inputs_embeds"][..., 0].numel())
+
+    hook = model.get_decoder().register_forward_pre_hook(count, with_kwargs=True)
     shared = [row_likelihoods(model, tokenizer, rows, batch_size=size, progress=False) for size in (1, 3, 5)]
     with_prefix, read[:] = sum(read), []
     monkeypatch.setattr("ftkit.evaluation.prefix.SHORTEST", 10**6)
