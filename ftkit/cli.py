@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -283,6 +284,8 @@ COMMANDS: dict[str, tuple[type, Callable]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # PEFT asks a model for it by its old name, at each training.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: ftkit COMMAND [OPTIONS]\n")
         for name, (options, _) in COMMANDS.items():

@@ -43,7 +43,6 @@ class AdaLoRA(Adapter):
     """
 
     keeps_best = False  # only the last steps have the ranks that were asked for
-    whole_weights = True
 
     def __init__(
         self,

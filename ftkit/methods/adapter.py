@@ -28,11 +28,9 @@ class Adapter:
         model: the PEFT model.
         keeps_best: whether an earlier checkpoint may be taken for the result.
         base: what is recorded of its base, where `attach` made it.
-        whole_weights: whether it reads or moves whole matrices around a step; FSDP and DeepSpeed hold pieces of them.
     """
 
     keeps_best = True
-    whole_weights = False
 
     def __init__(self, model: "PeftModel") -> None:
         self.model = model

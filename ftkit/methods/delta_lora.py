@@ -35,8 +35,6 @@ class DeltaLoRA(Adapter):
         arguments: as for `attach_lora`, without dropout.
     """
 
-    whole_weights = True
-
     def __init__(
         self, model: "PreTrainedModel", *, start_step: int | None = None, ratio: float = 2.0, **arguments
     ) -> None:

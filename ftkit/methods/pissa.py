@@ -29,8 +29,6 @@ class PiSSA(Adapter):
         ConfigError: a target has fewer singular values than r.
     """
 
-    whole_weights = True
-
     @torch.no_grad()
     def __init__(self, model: "PreTrainedModel", **arguments) -> None:
         super().__init__(attach_lora(model, **arguments))

@@ -30,7 +30,7 @@ from ftkit.training.callbacks import Progress, SavePoints
 from ftkit.training.collator import Collator
 from ftkit.training.config import TrainingConfig
 from ftkit.training.signals import stopped_by_signals
-from ftkit.training.trainer import TokenTrainer, mean_loss
+from ftkit.training.trainer import SHARDING, TokenTrainer, mean_loss
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +63,9 @@ class FineTuner(ABC):
         self.arguments: TrainingArguments | None = None
         self.trainer: TokenTrainer | None = None
         self._read: dict[str, list[dict[str, Any]] | Dataset] | None = None
+        # What `accelerate launch` sets: said before a model is loaded.
+        if any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")):
+            raise ConfigError(SHARDING)
         if (Path(config.model_name) / ADAPTER_FILE).is_file():
             raise ConfigError(
                 f"model_name {config.model_name} is an adapter; merge it (`ftkit merge`) and train on the merged model."

@@ -75,8 +75,6 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
     if not (found := checkpoints.steps(output)):
         return None
     folder = checkpoints.path_of(output, found[-1])
-    if not (folder / checkpoints.STATE_FILE).is_file():
-        raise ConfigError(f"{folder} was written from sharded weights, without the optimizer: it cannot be resumed.")
     was = checkpoints.read_state(folder)["run"]
     old, new = was["config"], run["config"]
     if changed := [name for name in old | new if name not in _FREE and old.get(name) != new.get(name)]:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LOG_FILE = "log.jsonl"
+SHARDING = (
+    "FSDP or DeepSpeed is switched on, and ftkit does not train with them: every process must hold the whole model. "
+    "Start it by torchrun instead, or train with QLoRA where the model is too large for one card."
+)
 
 
 class TokenTrainer(Trainer):
@@ -44,7 +48,7 @@ class TokenTrainer(Trainer):
         interrupted: set it, and the run saves its state after the step it is in, and ends.
 
     Raises:
-        ConfigError: the weights are sharded, and the method needs them whole.
+        ConfigError: the weights are to be sharded.
     """
 
     def __init__(
@@ -57,12 +61,8 @@ class TokenTrainer(Trainer):
         **arguments,
     ) -> None:
         super().__init__(model=adapter.model, **arguments)
-        self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if adapter.whole_weights and self.sharded:
-            raise ConfigError(
-                f"{type(adapter).__name__} works on whole weight matrices, which FSDP and DeepSpeed cut into pieces; "
-                "train it on one device or with DDP."
-            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError(SHARDING)
         # The loss is divided by the tokens of the whole step inside the model, see `ftkit.loss`.
         self.model_accepts_loss_kwargs = True
         self.adapter, self.tokenizer, self.run = adapter, tokenizer, run or {}
@@ -165,15 +165,13 @@ class TokenTrainer(Trainer):
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # negative log-likelihood, trained tokens
         with torch.no_grad():
-            for indices, counts in self._shares(rows):
-                batch = self.data_collator([rows[i] for i in indices])
+            for batch in self._shares(rows):
                 batch.pop("rows", None)
                 batch = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
                     nll = model(**batch, num_items_in_batch=1)["loss"].double()
-                if counts:
-                    sums[0] += nll
-                    sums[1] += (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+                sums[0] += nll
+                sums[1] += (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
         total, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
@@ -193,18 +191,13 @@ class TokenTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _shares(self, rows) -> Iterator[tuple[list[int], bool]]:
-        """Batches of this process, each row in one process only, and whether they count.
-
-        Every process has equally many, since sharded weights are gathered for each: what is missing is a row that does
-        not count. Rows of like length come together.
-        """
-        world, size = self.args.world_size, self.args.per_device_eval_batch_size
+    def _shares(self, rows) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process, each row in one process only; rows of like length come together."""
+        size = self.args.per_device_eval_batch_size
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-        own = order[self.args.process_index :: world]
-        for batch in range(math.ceil(math.ceil(len(rows) / world) / size)):
-            part = own[batch * size : (batch + 1) * size]
-            yield (part, True) if part else (order[-1:], False)
+        own = order[self.args.process_index :: self.args.world_size]
+        for start in range(0, len(own), size):
+            yield self.data_collator([rows[i] for i in own[start : start + size]])
 
     def record(self, entry: dict[str, Any]) -> None:
         """Add an entry to the log."""
@@ -229,24 +222,16 @@ class TokenTrainer(Trainer):
     def save_checkpoint(self) -> Path:
         """Write all that resuming needs as `checkpoint-{step}`, whole or not at all, and remove the oldest.
 
-        Every process must call it. Of sharded weights only the model is written.
+        Every process must call it.
         """
         output, step = Path(self.args.output_dir), self.state.global_step
         folder = checkpoints.path_of(output, step)
         randoms = gather_object([checkpoints.random_state()])
-        gathered = folder.with_name(f".{folder.name}.gathered")
-        if self.sharded:
-            self.save_model(str(gathered), _internal_call=True)
         if self.is_world_process_zero():
             with checkpoints.written_whole(folder) as beside:
-                if self.sharded:
-                    for file in gathered.iterdir():
-                        file.rename(beside / file.name)
-                    gathered.rmdir()
-                else:
-                    self._save(str(beside))
-                    self.adapter.save_state(str(beside))
-                    checkpoints.write_state(beside, self._state(randoms))
+                self._save(str(beside))
+                self.adapter.save_state(str(beside))
+                checkpoints.write_state(beside, self._state(randoms))
                 self.state.save_to_json(str(beside / "trainer_state.json"))
                 log = "".join(json.dumps(entry) + "\n" for entry in self.records)
                 (beside / LOG_FILE).write_text(log, encoding="utf-8")

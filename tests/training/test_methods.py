@@ -134,8 +134,14 @@ def test_the_two_switches_of_the_guide_still_work():
     assert LoRAConfig(method="dora", use_rslora=True, use_lora_plus=True).lora_alpha == 16
 
 
-@pytest.mark.parametrize("method", ["delta-lora", "pissa", "adalora"])
-def test_sharded_weights_are_refused_where_whole_ones_are_needed(method, tmp_path, monkeypatch):
+@pytest.mark.parametrize("plugin", ["FSDP", "DEEPSPEED"])
+def test_sharded_weights_are_refused_before_a_model_is_loaded(plugin, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
+    with pytest.raises(ConfigError, match="Start it by torchrun instead"):
+        LoRAFineTuner(settings(tmp_path, "lora"), {"train": []})
+
+
+def test_a_trainer_of_ones_own_is_not_sharded_either(tmp_path, monkeypatch):
     original = Trainer.create_accelerator_and_postprocess
 
     def sharded(self):
@@ -143,8 +149,8 @@ def test_sharded_weights_are_refused_where_whole_ones_are_needed(method, tmp_pat
         self.is_fsdp_enabled = True
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
-    adapter = attach(load("tiny-smollm", verbose=False)[0], method, r=4)
-    with pytest.raises(ConfigError, match="train it on one device or with DDP"):
+    adapter = attach(load("tiny-smollm", verbose=False)[0], "lora", r=4)
+    with pytest.raises(ConfigError, match="Start it by torchrun instead"):
         TokenTrainer(adapter, args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
 
 
