@@ -18,7 +18,7 @@ step = @echo "[ftkit] $(1) ..."; start=$$(date +%s); \
 	if $(2); then echo "[ftkit] $(1): done ($$(($$(date +%s) - start)) s)"; \
 	else code=$$?; echo "[ftkit] $(1): FAILED ($$(($$(date +%s) - start)) s)" >&2; exit $$code; fi
 
-.PHONY: help install test book check-book pdf address picture clean
+.PHONY: help install test book check-book pdf bench address picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make book        execute the notebooks that changed and build _build/html"
 	@echo "make check-book  open the built pages in Chromium and check them"
 	@echo "make pdf         print the built book to _build/book.pdf"
+	@echo "make bench       measure speed and memory again, into benchmarks/results (GUIDE=guide.md: beside its listing)"
 	@echo "make address     copy the repository's address from pyproject.toml to all that show it"
 	@echo "make picture     the README's picture, from the built book"
 	@echo "make clean       remove _build (executed notebooks too) and caches; .venv stays"
@@ -69,6 +70,13 @@ check-book: install chromium
 
 pdf: install chromium
 	$(call step,pdf,$(BIN)/python -m book.pdf)
+
+# An hour of an idle machine; the ratios mean nothing on a busy one.
+bench: install
+	$(call step,bench: methods,PYTHONPATH=. $(BIN)/python benchmarks/methods.py --output benchmarks/results/methods.json)
+	$(call step,bench: loss,PYTHONPATH=. $(BIN)/python benchmarks/loss.py --output benchmarks/results/loss.json)
+	$(call step,bench: generation,PYTHONPATH=. $(BIN)/python benchmarks/generation.py --output benchmarks/results/generation.json)
+	$(call step,bench: data,PYTHONPATH=. $(BIN)/python benchmarks/data.py $(if $(GUIDE),--guide $(GUIDE)))
 
 picture: install chromium
 	$(call step,picture,$(BIN)/python -m book.picture)

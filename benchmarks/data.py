@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--guide-sizes", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--pair-sizes", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--timeout", type=float, default=900, help="seconds that one measurement may take")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/data.json")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     for hidden in ("--rows", "--folder"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)

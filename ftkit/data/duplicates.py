@@ -186,7 +186,7 @@ class HeldOut:
     """Texts, cut into n-grams once, to ask many others which of them they hold; see `contaminated`.
 
     All texts are counted before any is asked for: `count` learns which n-grams many share, `pairs` tells what is held.
-    Memory is 25 bytes an n-gram of the references, at most 16 more for a table that spares most of the search, and a
+    Memory is 20 bytes an n-gram of the references, at most 8 more for a table that spares most of the search, and a
     number for each prompt that shares an n-gram with one.
 
     Args:
@@ -219,13 +219,22 @@ class HeldOut:
             new[1:] = (grams[1:] != grams[:-1]) | (owner[1:] != owner[:-1])
             found.append((grams[new], owner[new].astype(np.int32)))
         grams = np.concatenate([np.empty(0, dtype=np.uint64), *(grams for grams, _ in found)])
+        owner = np.concatenate([np.empty(0, dtype=np.int32), *(owner for _, owner in found)])
+        del found  # each step lets go of what the next does not need: these are the largest arrays there are
         order = np.argsort(grams, kind="stable")
-        self._owner = np.concatenate([np.empty(0, dtype=np.int32), *(owner for _, owner in found)])[order]
-        self._grams, first = np.unique(grams[order], return_index=True)
-        self._ends = np.append(first, len(grams))
+        self._owner = owner[order]
+        del owner
+        grams = grams[order]
+        del order
+        new = np.ones(len(grams), dtype=bool)
+        np.not_equal(grams[1:], grams[:-1], out=new[1:])
+        self._grams = grams[new]
+        self._ends = np.full(len(self._grams) + 1, len(grams), dtype=np.int32 if len(grams) < 2**31 else np.int64)
+        del grams
+        self._ends[:-1] = np.flatnonzero(new)
         self._texts = np.zeros(len(self._grams), dtype=np.int32)
         self._seen: set[int] = set()
-        self._shift = np.uint64(64 - max(10, (8 * len(self._grams)).bit_length()))
+        self._shift = np.uint64(64 - max(10, (4 * len(self._grams)).bit_length()))
         self._maybe = np.zeros(1 << (64 - int(self._shift)), dtype=bool)
         self._maybe[self._grams >> self._shift] = True
 

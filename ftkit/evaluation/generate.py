@@ -165,6 +165,7 @@ def _write(model: "PreTrainedModel", settings: "GenerationConfig", limit: int, i
         ended = torch.isin(sequences[:, start:], stops).any(dim=1)
         return torch.full_like(ended, len(ended) >= SMALLEST and 2 * int(ended.sum()) >= len(ended))
 
+    settings.return_dict_in_generate = True  # the cache too, for those that go on
     found: list[list[int]] = [[]] * len(ids)
     rows = list(range(len(ids)))
     while rows:
@@ -175,7 +176,6 @@ def _write(model: "PreTrainedModel", settings: "GenerationConfig", limit: int, i
             generation_config=settings,
             past_key_values=cache,
             stopping_criteria=StoppingCriteriaList([half_ended]),
-            return_dict_in_generate=True,
         )
         ids, cache = out.sequences, out.past_key_values
         for row, new in zip(rows, ids[:, start:].tolist(), strict=True):
