@@ -110,6 +110,17 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
 
 
+@pytest.fixture
+def heard():
+    """Signals that a shell in the background tells its programs to ignore are listened to."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_saves_the_step_and_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch, number):
     end = TokenTrainer.end_step
