@@ -92,6 +92,7 @@ def execute(
                 )
         except Exception as error:  # papermill's, nbclient's and the kernel's errors share no base class
             raise ExecutionError(f"{path.name} failed.{_keep(copy)}\n{_plain(str(error))}") from error
+        join_streams(nb)
         if found := warnings(nb):
             raise ExecutionError(f"{path.name} wrote warnings to standard error.{_keep(copy)}\n" + "\n".join(found))
         nb.metadata["ftkit"] = {
@@ -104,6 +105,27 @@ def execute(
         nbformat.write(nb, copy)
         os.replace(copy, out / path.name)
     return nb
+
+
+def join_streams(nb: nbformat.NotebookNode) -> None:
+    """Make one output of the pieces of a stream that no display separates, in place.
+
+    A kernel sends what a cell prints in pieces, cut by its clock: without this, what a page and a test see would depend
+    on how busy the machine was.
+    """
+    for cell in nb.cells:
+        joined, open_streams = [], {}
+        for output in cell.get("outputs", []):
+            if output.output_type != "stream":
+                open_streams = {}
+            elif output.name in open_streams:
+                open_streams[output.name].text += output.text
+                continue
+            else:
+                open_streams[output.name] = output
+            joined.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = joined
 
 
 def results(nb: nbformat.NotebookNode) -> dict:

@@ -140,6 +140,21 @@ def test_a_warning_of_the_notebook_itself_fails_it(tmp_path, failed):
     assert (failed / "a.ipynb").exists() and not (tmp_path / "out/a.ipynb").exists()
 
 
+def test_a_stream_is_one_output_however_it_was_sent(tmp_path):
+    """Pieces come when the kernel's clock says so, here at every flush; a display between them keeps its place."""
+    code = (
+        "import sys\nfor n in range(3):\n    print(n, flush=True); print(-n, file=sys.stderr, flush=True)\n"
+        "display({'text/plain': 'x'}, raw=True)\nprint(3, flush=True); print(4, flush=True)"
+    )
+    outputs = execute(notebook(tmp_path / "a.ipynb", code), tmp_path / "out").cells[-1].outputs
+    assert [(o.get("name"), o.get("text")) for o in outputs] == [
+        ("stdout", "0\n1\n2\n"),
+        ("stderr", "0\n-1\n-2\n"),
+        (None, None),
+        ("stdout", "3\n4\n"),
+    ]
+
+
 def test_results_are_merged_in_order():
     def published(**values):
         return v4.new_code_cell("", outputs=[v4.new_output("display_data", {runner.RESULT_MIME: values})])
