@@ -10,11 +10,11 @@ from ftkit.data.cleaning import LONG_ENOUGH, clean_row, quality_problem, row_tex
 from ftkit.data.config import DataConfig
 from ftkit.data.duplicates import CONTAMINATION_NGRAM, exact_keys, signatures
 from ftkit.data.packing import fit
+from ftkit.data.pieces import Encoder
 from ftkit.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from transformers import PreTrainedTokenizerBase
 
 
 def look_over(batch: "pa.Table", config: DataConfig, text_column: str) -> "pa.Table":
@@ -84,9 +84,7 @@ def problem(row: dict, config: DataConfig) -> str | None:
     return found or next(filter(None, (quality_problem(c) for c in contents if len(c) >= LONG_ENOUGH)), None)
 
 
-def encode(
-    batch: "pa.Table", tokenizer: "PreTrainedTokenizerBase", config: DataConfig, text_column: str, carried: list[str]
-) -> "pa.Table":
+def encode(batch: "pa.Table", encoder: Encoder, config: DataConfig, text_column: str, carried: list[str]) -> "pa.Table":
     """Token rows beside their conversation, those in `carried` copied; a row that gives none has a `problem`.
 
     `mismatches` and `turns_left_out` stand with the first token row of each conversation.
@@ -96,7 +94,7 @@ def encode(
     at, ids, rows = [], [], []  # rows: those that end before their conversation does
     counts: dict[str, list] = {"problem": [], "mismatches": [], "turns_left_out": []}
     options = {"train_on": config.train_on, "on_mismatch": "common_prefix"}
-    for i, (row, encoded) in enumerate(encoded_rows(table.rows_of(batch, text_column), tokenizer, **options)):
+    for i, (row, encoded) in enumerate(encoded_rows(table.rows_of(batch, text_column), encoder, **options)):
         kept, problem = [], encoded
         if isinstance(encoded, Encoded):
             fitting = [fit(made, config.max_seq_length, config.too_long) for made in encoded.rows]
@@ -129,20 +127,18 @@ def _why_nothing_fits(encoded: Encoded, config: DataConfig) -> str:
     return "longer than max_seq_length" if config.too_long == "drop" else "the prompt alone fills max_seq_length"
 
 
-def encoded_rows(
-    rows: list[dict], tokenizer: "PreTrainedTokenizerBase", **options
-) -> Iterator[tuple[dict, Encoded | str]]:
+def encoded_rows(rows: list[dict], encoder: Encoder, **options) -> Iterator[tuple[dict, Encoded | str]]:
     """Each row with what `encode_rows` makes of it, or with the reason why it refuses the row."""
     try:
-        encoded = encode_rows(tokenizer, rows, **options)
+        encoded = encode_rows(encoder.tokenizer, rows, encoder=encoder, **options)
     except DataError:  # one of them: find it
-        encoded = [_alone(row, tokenizer, options) for row in rows]
+        encoded = [_alone(row, encoder, options) for row in rows]
     return zip(rows, encoded, strict=True)
 
 
-def _alone(row: dict, tokenizer: "PreTrainedTokenizerBase", options: dict) -> Encoded | str:
+def _alone(row: dict, encoder: Encoder, options: dict) -> Encoded | str:
     try:
-        return encode_rows(tokenizer, [row], **options)[0]
+        return encode_rows(encoder.tokenizer, [row], encoder=encoder, **options)[0]
     except DataError as error:
         return str(error)
 

@@ -8,12 +8,11 @@ A template may write an earlier turn differently once the conversation goes on (
 a turn is trained as a row of its own, which ends with it: there it stands as generation will write it.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from ftkit.data.pieces import Encoder
 from ftkit.errors import ConfigError, DataError
 from ftkit.models.families import stop_token_ids
 
@@ -50,7 +49,7 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str,
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
     """Ids of `render_prompt`: what `generate` starts from, and the untrained head of `encode`'s ids."""
-    return _ids(tokenizer, [render_prompt(tokenizer, messages, tools)])[0]
+    return Encoder(tokenizer)([render_prompt(tokenizer, messages, tools)])[0]
 
 
 def encode(
@@ -75,6 +74,7 @@ def encode_rows(
     *,
     train_on: Literal["last", "all", "full"] = "last",
     on_mismatch: Literal["raise", "common_prefix"] = "raise",
+    encoder: Encoder | None = None,
 ) -> list[Encoded]:
     """Ids and labels of rows in the messages format, or of plain `text`; many at once is faster than one by one.
 
@@ -87,6 +87,7 @@ def encode_rows(
         on_mismatch: where a turn's prompt is no exact prefix of the training ids (a template that rewrites it, or a
             tokenizer that merges across the seam), "raise" refuses the row; "common_prefix" trains from the first
             token that differs and counts the case.
+        encoder: of this tokenizer; who asks often keeps one, which remembers words. None makes one.
 
     Raises:
         ConfigError: an unknown `train_on` or `on_mismatch`.
@@ -95,6 +96,7 @@ def encode_rows(
     for name, value, known in (("train_on", train_on, TRAIN_ON), ("on_mismatch", on_mismatch, ON_MISMATCH)):
         if value not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
+    encoder = encoder or Encoder(tokenizer)
     stops = set(stop_token_ids(tokenizer))
     plans, pairs = [], []
     for row in rows:
@@ -113,9 +115,9 @@ def encode_rows(
         for _ in ends:
             prompt, whole = next(rendered)
             if on_mismatch == "raise" and not whole.startswith(prompt):
-                _refuse(tokenizer, *_ids(tokenizer, [prompt, whole]))
+                _refuse(tokenizer, *encoder([prompt, whole]))
             texts += [prompt, whole]
-    ids = iter(_ids(tokenizer, texts))
+    ids = iter(encoder(texts))
     encoded = []
     for ends in plans:
         if ends is None:
@@ -216,49 +218,3 @@ def _render(tokenizer, conversations: list[list], tools, add_generation_prompt: 
         )
     except TemplateError as error:
         raise DataError(f"the chat template refuses the conversation: {error}") from None
-
-
-def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids of each text, without further special tokens.
-
-    A tokenizer cuts a text at its special tokens and encodes each piece for itself. So does this, and encodes every
-    distinct piece once: what the template writes around the contents stands in all rows, and the contents stand in the
-    prompt and in the whole.
-    """
-    cut = _cut(tokenizer)
-    pieces = [cut(text) for text in texts]
-    distinct = list(dict.fromkeys(piece for some in pieces for piece in some))
-    if not distinct:
-        return [[] for _ in texts]
-    ids_of = dict(zip(distinct, _encoded(tokenizer, distinct), strict=True))
-    return [list(chain.from_iterable(map(ids_of.__getitem__, some))) for some in pieces]
-
-
-def _encoded(tokenizer, texts: list[str]) -> list[list[int]]:
-    if not tokenizer.is_fast or tokenizer.split_special_tokens:
-        return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    # What the tokenizer's own call does, without places and masks, which nobody asked for.
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # what an earlier call may have left on
-    backend.no_padding()
-    backend.encode_special_tokens = False
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-def _cut(tokenizer) -> Callable[[str], list[str]]:
-    """Cuts a text before each special token; one that takes the white space beside it along is not cut at."""
-    added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else ()
-    tokens = [
-        token.content
-        for token in added
-        if token.special and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
-    ]
-    if not tokens:
-        return lambda text: [text]
-    special = re.compile("|".join(sorted(map(re.escape, tokens), key=len, reverse=True)))
-
-    def cut(text: str) -> list[str]:
-        at = [0, *(match.start() for match in special.finditer(text)), len(text)]
-        return [text[start:end] for start, end in pairwise(at) if start < end]
-
-    return cut

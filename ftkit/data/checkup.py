@@ -15,6 +15,7 @@ from ftkit.data.cleaning import clean_row, quality_problem, row_text
 from ftkit.data.decontamination import overlaps
 from ftkit.data.diagnosis import Diagnosis, Finding, Severity
 from ftkit.data.duplicates import drop_near, exact_keys, first_of_each, near_duplicates
+from ftkit.data.pieces import Encoder
 from ftkit.data.prepared import TOKEN_COLUMNS, metadata, vocabulary_key
 from ftkit.data.sources import SPLITS, Report, is_prepared, load_data, read
 from ftkit.data.splits import split_numbers
@@ -99,10 +100,10 @@ def doctor(
             counts = {"rows": total, "prefix_violations": made["prefix_violations"]}
         else:
             rows = table.write(file, tqdm(read(data, report), "reading", unit="row", disable=not progress))
-            tokens, violations = _Tokens(tokenizer, max_seq_length, findings), 0
+            tokens, violations, encoder = _Tokens(tokenizer, max_seq_length, findings), 0, Encoder(tokenizer)
             with tqdm(total=len(rows), desc="encoding", unit="row", disable=not progress) as bar:
                 for part in table.stretches(rows):
-                    violations += _check_rendered(part, tokenizer, train_on, tokens, findings)
+                    violations += _check_rendered(part, encoder, train_on, tokens, findings)
                     bar.update(len(part))
             counts = {"rows": report.read, "usable_rows": len(rows), "prefix_violations": violations}
             _unreadable(report, findings)
@@ -155,11 +156,11 @@ def _token_rows(splits: dict) -> Iterator[tuple[str, dict[str, list[int]]]]:
                 yield f"{split}, row {at}", row
 
 
-def _check_rendered(part, tokenizer, train_on: str, tokens: "_Tokens", findings: _Findings) -> int:
+def _check_rendered(part, encoder: Encoder, train_on: str, tokens: "_Tokens", findings: _Findings) -> int:
     """Encode some rows and check them; returns how many of their prompts are no exact prefix."""
     violations, rows, places = 0, table.rows_of(part), part["where"].to_pylist()
     options = {"train_on": train_on, "on_mismatch": "common_prefix"}
-    for where, (row, encoded) in zip(places, batches.encoded_rows(rows, tokenizer, **options), strict=True):
+    for where, (row, encoded) in zip(places, batches.encoded_rows(rows, encoder, **options), strict=True):
         if isinstance(encoded, str):
             findings.add("cannot_be_rendered", "error", encoded, where)
             continue
@@ -167,7 +168,7 @@ def _check_rendered(part, tokenizer, train_on: str, tokens: "_Tokens", findings:
         for made in encoded.rows:
             tokens.check(where, made)
         if wanted := _tool_names(row):
-            seen = tokenizer.decode([token for made in encoded.rows for token in made["input_ids"]])
+            seen = encoder.tokenizer.decode([token for made in encoded.rows for token in made["input_ids"]])
             if lost := next((name for name in wanted if name not in seen), None):
                 what = "the chat template leaves out a tool or its call, so the model would not see it; use a template "
                 findings.add("tool_left_out", "error", f"{what}that writes tools.", f"{where}: {lost}")

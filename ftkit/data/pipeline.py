@@ -23,6 +23,7 @@ from ftkit.data.decontamination import conversations, holding, kept_apart, leaki
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
+from ftkit.data.pieces import Encoder
 from ftkit.data.prepared import vocabulary_key
 from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
 from ftkit.data.splits import grouped_split, held_out_first, split_numbers
@@ -212,7 +213,7 @@ class DataPreparationPipeline:
             dataset,
             batches.encode,
             "encoding",
-            tokenizer=self.tokenizer,
+            encoder=Encoder(self.tokenizer),
             config=self.config,
             text_column=text_column,
             carried=carried,
