@@ -16,6 +16,8 @@ from ftkit.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
 
 def look_over(batch: "pa.Table", config: DataConfig, text_column: str) -> "pa.Table":
     """Every content cleaned, and the system prompt of the settings before conversations that bring none; beside it what
@@ -145,7 +147,7 @@ def _alone(row: dict, encoder: Encoder, options: dict) -> Encoded | str:
 
 def whole(row: dict) -> str:
     """All that a row holds, as one string: equal for exact duplicates alone."""
-    return json.dumps(row, sort_keys=True, ensure_ascii=False)
+    return _JSON.encode(row)
 
 
 def question(row: dict) -> str:
@@ -153,7 +155,7 @@ def question(row: dict) -> str:
     if "text" in row:
         return row["text"]
     asked = [" ".join(m["content"].casefold().split()) for m in row["messages"][:-1] if m["role"] != "system"]
-    return json.dumps(asked, ensure_ascii=False)
+    return _JSON.encode(asked)
 
 
 def units(row: dict) -> list[str]:

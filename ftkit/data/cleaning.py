@@ -43,8 +43,9 @@ def clean_text(text: Any) -> str:
     """
     if not isinstance(text, str):
         return ""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_REMOVED)
-    text = _SURROGATES.sub("\ufffd", text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not (text.isascii() and text.replace("\n", "").replace("\t", "").isprintable()):  # most texts have no such
+        text = _SURROGATES.sub("\ufffd", text.translate(_REMOVED))
     lines = text.rstrip().split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
     return "\n".join(lines[first:])
@@ -98,7 +99,9 @@ def quality_problem(text: str, min_length: int = 1, max_length: int | None = Non
         return "too short"
     if max_length is not None and len(text) > max_length:
         return "too long"
-    if text.count("\ufffd") > MAX_UNDECODED * len(text) or len(_MOJIBAKE.findall(text)) * 100 > len(text):
+    if not text.isascii() and (
+        text.count("\ufffd") > MAX_UNDECODED * len(text) or len(_MOJIBAKE.findall(text)) * 100 > len(text)
+    ):
         return "wrong encoding"
     if len(text) >= LONG_ENOUGH:
         raw = text.encode(errors="replace")

@@ -12,6 +12,7 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_row
 from ftkit.data.duplicates import BOILERPLATE, HeldOut, exact_keys, first_of_each, groups
+from ftkit.data.parallel import in_order
 from ftkit.data.sources import SPLITS, Report, read
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def leaking(dataset: "Dataset", side: np.ndarray, text_column: str = "text") -> 
     return out
 
 
-def kept_apart(dataset: "Dataset", side: np.ndarray, group: np.ndarray, text_column: str = "text") -> np.ndarray:
+def kept_apart(
+    dataset: "Dataset", side: np.ndarray, group: np.ndarray, text_column: str = "text", processes: int = 1
+) -> np.ndarray:
     """The split of each row, changed where a row holds a text of a later split (train, validation, test), until none
     does.
 
@@ -86,6 +89,7 @@ def kept_apart(dataset: "Dataset", side: np.ndarray, group: np.ndarray, text_col
     Args:
         side: the split of each row as its number in `SPLITS`, (rows,).
         group: rows of one group stand in one split, and go on doing so, (rows,).
+        processes: how many look for the texts.
     """
     side, group = side.copy(), first_of_each(group)
     room = np.bincount(side, minlength=len(SPLITS))
@@ -97,7 +101,7 @@ def kept_apart(dataset: "Dataset", side: np.ndarray, group: np.ndarray, text_col
         if not len(new):
             break
         sought[new] = True
-        more, (owner, number) = _held(dataset, new, text_column)
+        more, (owner, number) = _held(dataset, new, text_column, processes)
         offset = int(max(pairs[:, 1].max(initial=-1), owned[1].max(initial=-1))) + 1
         pairs = np.concatenate([pairs, more + [0, offset]])
         owned = np.concatenate([owned, np.stack([owner, number + offset])], axis=1)
@@ -149,7 +153,9 @@ def _settle(side: np.ndarray, group: np.ndarray, trained: np.ndarray, room: np.n
         filled[side[rows[0]]] += len(rows)
 
 
-def _held(dataset: "Dataset", wanted: np.ndarray, text_column: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _held(
+    dataset: "Dataset", wanted: np.ndarray, text_column: str, processes: int = 1
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Which rows of the table hold which text of the `wanted` rows, by its number, (pairs, 2) int64, and of each such
     text the row whose it is and the number."""
     rows_at = table.rows_at(dataset, text_column)
@@ -158,7 +164,7 @@ def _held(dataset: "Dataset", wanted: np.ndarray, text_column: str) -> tuple[np.
     held_out = HeldOut([t for _, texts, _ in parts for t in texts], [a for *_, asked in parts for a in asked])
     del parts
     found = [np.empty((0, 2), dtype=np.int64)]
-    for part in _parts(_count(held_out, dataset, text_column)) if len(owner) else ():
+    for part in _parts(_count(held_out, dataset, text_column, processes)) if len(owner) else ():
         rows, texts, _ = _units(part, rows_at(part))
         pairs = held_out.pairs(texts)
         found.append(np.unique(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1), axis=0))
@@ -166,12 +172,16 @@ def _held(dataset: "Dataset", wanted: np.ndarray, text_column: str) -> tuple[np.
     return np.concatenate(found), (owner[said], held_out.number[said])
 
 
-def _count(held_out: HeldOut, dataset: "Dataset", text_column: str) -> np.ndarray:
+def _count(held_out: HeldOut, dataset: "Dataset", text_column: str, processes: int = 1) -> np.ndarray:
     """Count the texts of a table; the rows of which one shares anything with a held-out text."""
     rows_at, touched = table.rows_at(dataset, text_column), [np.empty(0, dtype=np.int64)]
-    for part in table.parts(len(dataset)):
+
+    def shared(part: range) -> tuple[np.ndarray, tuple]:
         rows, texts, asked = _units(part, rows_at(part))
-        touched.append(np.unique(rows[held_out.count(texts, asked)]))
+        return rows, held_out.sharing(texts, asked)
+
+    for rows, found in in_order(shared, table.parts(len(dataset)), processes):
+        touched.append(np.unique(rows[held_out.add(*found)]))
     return np.concatenate(touched)
 
 

@@ -234,23 +234,36 @@ class HeldOut:
         self._ends[:-1] = np.flatnonzero(new)
         self._texts = np.zeros(len(self._grams), dtype=np.int32)
         self._seen: set[int] = set()
-        self._shift = np.uint64(64 - max(10, (4 * len(self._grams)).bit_length()))
-        self._maybe = np.zeros(1 << (64 - int(self._shift)), dtype=bool)
-        self._maybe[self._grams >> self._shift] = True
+        # One bit for each of 32 to 64 times as many buckets as there are n-grams: set where one of them falls.
+        self._shift = np.uint64(64 - max(10, (32 * len(self._grams)).bit_length()))
+        self._maybe = np.zeros(1 << (61 - int(self._shift)), dtype=np.uint8)
+        for bit in range(8):
+            bucket = self._grams >> self._shift
+            self._maybe[bucket[bucket & np.uint64(7) == bit] >> np.uint64(3)] |= 1 << bit
 
     def count(self, texts: Sequence[str], asked: Sequence[bool] | None = None) -> np.ndarray:
-        """Count texts, and say which share an n-gram with a reference, (texts,) bool: no other can hold one."""
+        """Count texts, and say which share an n-gram with a reference, ascending: no other can hold one."""
+        return self.add(*self.sharing(texts, asked))
+
+    def sharing(
+        self, texts: Sequence[str], asked: Sequence[bool] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What `add` has to know of some texts, to be found in any process: which of them share which n-gram with the
+        references, (shared,) each, which of these are prompts, and a key of each prompt."""
         letters = list(map(_letters, texts))
         reader, gram = self._shared(letters)
-        touched = np.zeros(len(texts), dtype=bool)
-        touched[reader] = True
-        again = np.zeros(len(texts), dtype=bool)
-        prompts = [i for i in np.flatnonzero(touched).tolist() if asked is None or asked[i]]
-        for i, key in zip(prompts, exact_keys([letters[i] for i in prompts]).tolist(), strict=True):
+        touched = np.unique(reader)
+        prompts = touched if asked is None else touched[np.asarray(asked, dtype=bool)[touched]]
+        return reader, gram, prompts, exact_keys([letters[i] for i in prompts.tolist()])
+
+    def add(self, reader: np.ndarray, gram: np.ndarray, prompts: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Count texts by what `sharing` found; those that share anything, ascending."""
+        again = np.zeros(len(keys), dtype=bool)
+        for i, key in enumerate(keys.tolist()):
             again[i] = key in self._seen
             self._seen.add(key)
-        np.add.at(self._texts, gram[~again[reader]], 1)
-        return touched
+        np.add.at(self._texts, gram[~np.isin(reader, prompts[again])], 1)
+        return np.unique(reader)
 
     @cached_property
     def _own(self) -> tuple[np.ndarray, np.ndarray]:
@@ -298,7 +311,8 @@ class HeldOut:
     def _shared(self, letters: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Texts with the references' n-grams that stand in them, each once: indices of both."""
         seen, starts = _ngrams(letters, self.n)
-        likely = np.flatnonzero(self._maybe[seen >> self._shift])
+        bucket = seen >> self._shift
+        likely = np.flatnonzero(self._maybe[bucket >> np.uint64(3)] >> (bucket & np.uint64(7)).astype(np.uint8) & 1)
         gram = np.searchsorted(self._grams, seen[likely])
         gram = np.minimum(gram, len(self._grams) - 1)
         held = self._grams[gram] == seen[likely] if len(self._grams) else np.zeros(len(likely), dtype=bool)

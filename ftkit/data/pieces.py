@@ -58,6 +58,7 @@ class Encoder:
 
     def __call__(self, texts: Iterable[str]) -> list[list[int]]:
         """The ids of each text."""
+        _forget_calls(self.tokenizer)
         pieces = [self._pieces(text) for text in texts]
         distinct = list(dict.fromkeys(chain.from_iterable(pieces)))
         made = map(self._by_words, distinct) if self._cuts_words else _encoded(self.tokenizer, distinct)
@@ -87,7 +88,8 @@ class _Words(dict[str, bytes]):
         self.tokenizer, self.prefix = tokenizer, prefix
 
     def __missing__(self, word: str) -> bytes:
-        (ids,) = _encoded(self.tokenizer, [self.prefix + word])
+        encoding = self.tokenizer.backend_tokenizer.encode(self.prefix + word, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int32).tobytes()
         if len(word) <= _SHORT:
             if len(self) >= _REMEMBERED:
                 self.clear()
@@ -99,15 +101,21 @@ def _encoded(tokenizer, texts: list[str]) -> list[bytes]:
     """The ids, int32, of texts, each of which the tokenizer sees whole."""
     if tokenizer.is_fast and not tokenizer.split_special_tokens:
         # What the tokenizer's own call does, without places and masks, which nobody asked for.
-        backend = tokenizer.backend_tokenizer
-        backend.no_truncation()  # what an earlier call may have left on
-        backend.no_padding()
-        backend.encode_special_tokens = False
-        made = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        made = [encoding.ids for encoding in encodings]
     else:
         options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
         made = tokenizer(texts, **options)["input_ids"] if texts else []
     return [np.array(ids, dtype=np.int32).tobytes() for ids in made]
+
+
+def _forget_calls(tokenizer) -> None:
+    """Switch off what an earlier call of the tokenizer may have left on."""
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
 
 
 def _special(tokenizer) -> re.Pattern | None:

@@ -38,10 +38,11 @@ def grouped_split(groups: Sequence[int], shares: Mapping[str, float], seed: int)
     # Large groups first, each to the split that lacks most; the order among groups of one size is drawn.
     order = rng.permutation(len(names))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    for placed, group in enumerate(order):
-        # The last groups go to splits that would stay empty.
-        candidates = sorted(empty) if len(order) - placed <= len(empty) else range(len(chosen))
-        split = max(candidates, key=lambda s: room[s])
+    for placed, group in enumerate(order.tolist()):
+        if len(order) - placed <= len(empty):  # the last groups go to splits that would stay empty
+            split = max(sorted(empty), key=lambda s: room[s])
+        else:
+            split = room.index(max(room))
         side[group] = split
         room[split] -= sizes[group]
         empty.discard(split)

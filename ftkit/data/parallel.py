@@ -1,0 +1,64 @@
+"""A function of many parts, worked on in several processes and given back in order."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ftkit.errors import DataError
+
+
+def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: int) -> Iterator[Any]:
+    """`function` of each of `parts`, one after the other.
+
+    Above one process, forks of this one share the parts out among them: all that the function holds is theirs without a
+    copy, what it changes stays there, and its results, which are pickled, come as fast as they are taken. Where a
+    system cannot fork, everything happens here.
+
+    Raises:
+        Exception: what the function raised.
+        DataError: a process was ended from outside.
+    """
+    processes = min(processes, len(parts))
+    if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        yield from map(function, parts)
+        return
+    fork, workers, receivers = multiprocessing.get_context("fork"), [], []
+    try:
+        for i in range(processes):
+            receiver, sender = fork.Pipe(duplex=False)
+            receivers.append(receiver)
+            arguments = function, parts[i::processes], sender, tuple(receivers)
+            workers.append(fork.Process(target=_work, args=arguments, daemon=True))
+            workers[-1].start()
+            sender.close()
+        for i in range(len(parts)):
+            try:
+                result, error = receivers[i % processes].recv()
+            except EOFError:
+                raise DataError(
+                    "a process that worked on the rows was ended from outside, perhaps for want of memory; "
+                    "set num_proc to fewer."
+                ) from None
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+        for receiver in receivers:
+            receiver.close()
+
+
+def _work(function: Callable[[Any], Any], parts: Sequence[Any], sender, receivers) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it, and ends this process
+    for receiver in receivers:
+        receiver.close()  # else a parent that was killed would leave this process waiting to send
+    for part in parts:
+        try:
+            result = function(part), None
+        except Exception as error:
+            sender.send((None, error))
+            return
+        sender.send(result)
