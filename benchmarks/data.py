@@ -4,7 +4,8 @@
 
 Rows are made of words of the embedded model's vocabulary, drawn by Zipf's law: 18 to 65 words a row, one row in twenty
 a copy of an earlier one with one to five words changed. Every measurement runs in a process of its own, with two worker
-processes, and its result is in the result file as soon as it is there.
+processes, and its result is in the result file as soon as it is there. The sides take turns: `--rounds` times each,
+up to 100,000 rows, and a ratio is given for every round.
 
 Preparation is timed from `run_pipeline`'s start to its end, imports and the loading of the tokenizer left out on both
 sides. The listing is extracted from the file that `--guide` names and executed as it is written, but for the name of
@@ -14,7 +15,8 @@ says up to where that is bearable.
 
 Peak memory is the anonymous memory of a process and its workers together, asked every 50 ms: pages of memory-mapped
 files are left out, because the system takes them back when it needs them. The largest resident size of one process,
-which counts them, is reported beside it.
+which counts them, is reported beside it. Asking takes a third of one core from a large process, so that memory is
+measured in a run that is not timed.
 
 Near-duplicates are compared as pairs. A pair counts as true where the Jaccard similarity of its texts' character
 5-grams is at least 0.8; recall is over the planted pairs of that kind, precision over the pairs that a tool reports.
@@ -238,24 +240,29 @@ def anonymous(process: int) -> int:
     return int(match.group(1)) if (match := re.search(r"Pss_Anon:\s+(\d+)", text)) else 0
 
 
-def one(side: str, rows: Path, folder: Path, guide: str) -> None:
+def one(side: str, rows: Path, folder: Path, guide: str, watch: bool) -> None:
     run = SIDES[side](rows, folder, guide)
     memory = Memory()
-    memory.start()
+    if watch:
+        memory.start()
     started = time.perf_counter()
     result = run()
     seconds = time.perf_counter() - started
+    result = result() if callable(result) else result
+    if not watch:
+        print(json.dumps({"seconds": seconds, **result}))
+        return
     memory.over.set()
     memory.join()
     largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    result = result() if callable(result) else result
-    print(json.dumps({"seconds": seconds, "peak_mib": memory.peak, "largest_process_mib": largest / 1024, **result}))
+    print(json.dumps({"peak_mib": memory.peak, "largest_process_mib": largest / 1024}))
 
 
-def measure(side: str, rows: Path, guide: str, timeout: float) -> dict:
+def measure(side: str, rows: Path, guide: str, timeout: float, watch: bool) -> dict:
     with tempfile.TemporaryDirectory(prefix="ftkit-bench-") as folder:
         cache = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": f"{folder}/cache", "TMPDIR": folder}
         command = [sys.executable, __file__, "--one", side, "--rows", str(rows), "--folder", folder, "--guide", guide]
+        command += ["--watch"] if watch else []
         try:
             done = subprocess.run(
                 command, env=os.environ | cache, capture_output=True, text=True, timeout=timeout, check=True
@@ -269,7 +276,13 @@ def measure(side: str, rows: Path, guide: str, timeout: float) -> dict:
 
 def summary(runs: list[dict]) -> dict:
     """Exponents of time against rows, ratios of memory and of speed, from what has been measured."""
-    done = {(run["side"], run["rows"]): run for run in runs if "failed" not in run}
+    times: dict[tuple[str, int], list[float]] = {}
+    peaks: dict[tuple[str, int], float] = {}
+    for run in runs:
+        if "seconds" in run:
+            times.setdefault((run["side"], run["rows"]), []).append(run["seconds"])
+        if "peak_mib" in run:
+            peaks[run["side"], run["rows"]] = run["peak_mib"]
     made: dict = {
         "exponent": {},
         "memory_of_largest_over_middle": {},
@@ -277,19 +290,22 @@ def summary(runs: list[dict]) -> dict:
         "speed_over_datatrove": {},
     }
     for side in SIDES:
-        sizes = sorted(rows for name, rows in done if name == side)
+        sizes = sorted(rows for name, rows in times if name == side)
         if len(sizes) > 1:
-            times = [done[side, rows]["seconds"] for rows in sizes]
-            made["exponent"][side] = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
-            peaks = [done[side, rows]["peak_mib"] for rows in sizes]
-            made["memory_of_largest_over_middle"][side] = peaks[-1] / peaks[-2]
+            medians = [np.median(times[side, rows]) for rows in sizes]
+            made["exponent"][side] = float(np.polyfit(np.log(sizes), np.log(medians), 1)[0])
+        sizes = sorted(rows for name, rows in peaks if name == side)
+        if len(sizes) > 1:
+            made["memory_of_largest_over_middle"][side] = peaks[side, sizes[-1]] / peaks[side, sizes[-2]]
     for name, ours, theirs in (
         ("speed_over_guide", "ftkit, same work", "guide"),
         ("speed_over_datatrove", "near-duplicates, ftkit", "near-duplicates, datatrove"),
     ):
-        for side, rows in done:
-            if side == theirs and (ours, rows) in done:
-                made[name][str(rows)] = done[theirs, rows]["seconds"] / done[ours, rows]["seconds"]
+        for side, rows in times:
+            if side == theirs and (ours, rows) in times:
+                rounds = zip(times[theirs, rows], times[ours, rows], strict=False)
+                ratios = sorted(their / our for their, our in rounds)
+                made[name][str(rows)] = {"median": float(np.median(ratios)), "rounds": ratios}
     return made
 
 
@@ -306,14 +322,16 @@ def main() -> None:
     parser.add_argument("--guide", default="", help="file that holds the guide; without it ftkit is measured alone")
     parser.add_argument("--guide-sizes", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--pair-sizes", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each side, up to 100,000 rows")
     parser.add_argument("--timeout", type=float, default=900, help="seconds that one measurement may take")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/data.json")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
     for hidden in ("--rows", "--folder"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        one(options.one, options.rows, options.folder, options.guide)
+        one(options.one, options.rows, options.folder, options.guide, options.watch)
         return
     machine = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
     versions = {name: version(name) for name in PACKAGES}
@@ -321,14 +339,19 @@ def main() -> None:
     chosen = [(size, ("ftkit", "ftkit, same work")) for size in options.sizes]
     chosen += [(size, ("guide",)) for size in options.guide_sizes if options.guide and size in options.sizes]
     chosen += [(size, ("near-duplicates, ftkit", "near-duplicates, datatrove")) for size in options.pair_sizes]
-    todo = sorted((size, side) for size, sides in chosen for side in sides)
+    todo = []
+    for size in sorted({size for size, _ in chosen}):
+        sides = sorted(side for some, names in chosen if some == size for side in names)
+        todo += [(size, side, True) for side in sides]
+        todo += [(size, side, False) for _ in range(options.rounds if size <= 100_000 else 1) for side in sides]
     with tempfile.TemporaryDirectory(prefix="ftkit-bench-rows-") as folder:
-        for number, (size, side) in enumerate(todo, start=1):
+        for number, (size, side, watch) in enumerate(todo, start=1):
             rows = Path(folder) / f"{size}.jsonl"
             if not rows.exists():
                 write_rows(rows, size)
-            print(f"[{number}/{len(todo)}] {side}, {size:,} rows", file=sys.stderr, flush=True)
-            run = {"side": side, "rows": size, **measure(side, rows, options.guide, options.timeout)}
+            what = "memory" if watch else "time"
+            print(f"[{number}/{len(todo)}] {what} of {side}, {size:,} rows", file=sys.stderr, flush=True)
+            run = {"side": side, "rows": size, **measure(side, rows, options.guide, options.timeout, watch)}
             if "seconds" in run:
                 run["rows_per_second"] = size / run["seconds"]
             results["runs"].append(run)
