@@ -24,6 +24,17 @@ def check_writable(output: Path, folder: Path) -> None:
         raise ConfigError(f"output_dir {output} cannot be written ({error.strerror}); name another folder.") from None
 
 
+def refuse_to_overwrite(output_dir: str | Path) -> None:
+    """
+    Raises:
+        ConfigError: `output_dir` exists and is not an empty folder, or cannot be written beside.
+    """
+    output = Path(output_dir)
+    check_writable(output, output.parent)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
+
+
 def refused_by_disk(error: BaseException) -> bool:
     """Whether the disk is full or may not be written: neither the program's fault nor the input's.
 

@@ -163,11 +163,17 @@ def _held(
     owner = np.concatenate([np.empty(0, dtype=np.int64), *(rows for rows, _, _ in parts)])
     held_out = HeldOut([t for _, texts, _ in parts for t in texts], [a for *_, asked in parts for a in asked])
     del parts
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for part in _parts(_count(held_out, dataset, text_column, processes)) if len(owner) else ():
+    if not len(owner):
+        return np.empty((0, 2), dtype=np.int64), (owner, owner)
+    touched = _parts(_count(held_out, dataset, text_column, processes))
+    held_out.settle()
+
+    def holders(part: np.ndarray) -> np.ndarray:
         rows, texts, _ = _units(part, rows_at(part))
         pairs = held_out.pairs(texts)
-        found.append(np.unique(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1), axis=0))
+        return np.unique(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1), axis=0)
+
+    found = [np.empty((0, 2), dtype=np.int64), *in_order(holders, touched, processes)]
     said = held_out.number >= 0
     return np.concatenate(found), (owner[said], held_out.number[said])
 

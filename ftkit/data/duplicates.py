@@ -265,6 +265,10 @@ class HeldOut:
         np.add.at(self._texts, gram[~np.isin(reader, prompts[again])], 1)
         return np.unique(reader)
 
+    def settle(self) -> None:
+        """Work out what `pairs` needs, once all is counted: before a fork, so that it happens once."""
+        _ = self._own, self._bare
+
     @cached_property
     def _own(self) -> tuple[np.ndarray, np.ndarray]:
         """Which n-grams are some reference's own, and how many each reference has, after all is counted."""

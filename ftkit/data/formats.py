@@ -39,7 +39,10 @@ class BrokenRow(DataError):
 
     def __init__(self, where: str, what: str, reason: str) -> None:
         super().__init__(f"{where}: {what}")
-        self.reason = reason
+        self.where, self.what, self.reason = where, what, reason
+
+    def __reduce__(self) -> tuple:  # an exception is rebuilt from its one text, unless it says otherwise
+        return type(self), (self.where, self.what, self.reason)
 
 
 def recognise(row: Any) -> str | None:

@@ -1,6 +1,5 @@
 """`DataPreparationPipeline`: rows of any source become token rows with masks, in splits, in a folder for training."""
 
-import gc
 import inspect
 import json
 import os
@@ -23,13 +22,14 @@ from ftkit.data.decontamination import conversations, holding, kept_apart, leaki
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
 from ftkit.data.packing import PACKABLE, best_fit, join
-from ftkit.data.parallel import in_order
+from ftkit.data.parallel import few_collections, in_order
 from ftkit.data.pieces import Encoder
 from ftkit.data.prepared import vocabulary_key
-from ftkit.data.sources import METADATA_FILE, SPLITS, Report, read
+from ftkit.data.readers import STRETCH
+from ftkit.data.sources import METADATA_FILE, SPLITS, Report, in_stretches, read, read_apart
 from ftkit.data.splits import grouped_split, held_out_first, split_numbers
 from ftkit.errors import ConfigError, DataError
-from ftkit.folders import check_writable
+from ftkit.folders import refuse_to_overwrite
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _ROWS_A_PROCESS = 2500
-_ALLOCATIONS = 200_000  # between two collections of cycles, about what one batch of rows allocates
 
 
 class DataPreparationPipeline:
@@ -110,9 +109,16 @@ class DataPreparationPipeline:
         """
         columns = _named(text_column, instruction_column, response_column, system_column)
         before = self.report.kept
-        rows = read(source, self.report, columns=columns, strict=self.config.on_error == "raise")
-        with _few_collections():
-            dataset = table.write(self._file("rows"), self._bar("reading", rows))
+        parts = in_stretches(source) if self.config.num_proc > 1 else None
+        options = {"columns": columns, "strict": self.config.on_error == "raise"}
+        if parts:
+            tables = read_apart(parts, self.report, self._processes(len(parts) * STRETCH), **options)
+        else:
+            tables = table.row_tables(read(source, self.report, **options))
+        file = self._file("rows")
+        with self._bar("reading") as bar, few_collections():
+            table.save(file, _shown(bar, tables))
+        dataset = Dataset.from_file(str(file))
         if self.report.kept == before:
             raise DataError(f"{_name(source)} holds no usable row: {self.report}")
         return dataset
@@ -328,7 +334,7 @@ class DataPreparationPipeline:
             DataError: no training row is left.
         """
         output = Path(output_dir)
-        with _few_collections():
+        with few_collections():
             splits = self.create_splits(dataset)
         if not len(splits["train"]):
             raise DataError(f"no training row is left: {self.report}")
@@ -391,8 +397,9 @@ class DataPreparationPipeline:
         def made(part: range) -> "pa.Table":
             return function(rows[part.start : part.stop], **arguments)
 
-        with self._bar(what, total=len(dataset)) as bar, _few_collections():
-            table.save(file, _counted(bar, parts, in_order(made, parts, self._processes(len(dataset)))))
+        with self._bar(what, total=len(dataset)) as bar, few_collections():
+            tables = in_order(made, parts, self._processes(len(dataset)))
+            table.save(file, _shown(bar, tables, map(len, parts)))
         return Dataset.from_file(str(file))
 
     def _processes(self, rows: int) -> int:
@@ -410,34 +417,22 @@ class DataPreparationPipeline:
             if hide:
                 enable_progress_bars()
 
-    def _bar(self, what: str, rows: Iterator | None = None, total: int | None = None) -> "tqdm":
+    def _bar(self, what: str, total: int | None = None) -> "tqdm":
         from tqdm.std import tqdm
 
-        return tqdm(rows, total=total, desc=what, unit="row", disable=not self.progress)
+        return tqdm(total=total, desc=what, unit="row", disable=not self.progress)
 
     def _file(self, what: str) -> Path:
         self._made += 1
         return Path(self._work.name) / f"{self._made:02}-{what}.arrow"
 
 
-def _counted(bar: "tqdm", parts: Iterable[range], tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
-    for part, made in zip(parts, tables, strict=True):
-        bar.update(len(part))
+def _shown(bar: "tqdm", tables: "Iterable[pa.Table]", counts: Iterable[int] | None = None) -> "Iterator[pa.Table]":
+    """The tables, each counted on the bar when it comes: by its own rows, or by those it was made of."""
+    counts = None if counts is None else iter(counts)
+    for made in tables:
+        bar.update(len(made) if counts is None else next(counts))
         yield made
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Rows are lists and dictionaries by the thousand and no garbage: collecting cycles as often as Python does takes a
-    fifth of the time. What stands already is left out, so that forked workers neither look through it nor copy it."""
-    usual = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS, *usual[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-        gc.unfreeze()
 
 
 def _named(text: str, instruction: str | None, response: str | None, system: str | None) -> dict[str, str] | None:
@@ -451,14 +446,3 @@ def _named(text: str, instruction: str | None, response: str | None, system: str
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
-
-
-def refuse_to_overwrite(output_dir: str | Path) -> None:
-    """
-    Raises:
-        ConfigError: `output_dir` exists and is not an empty folder, or cannot be written beside.
-    """
-    output = Path(output_dir)
-    check_writable(output, output.parent)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")

@@ -19,7 +19,8 @@ TOKEN_COLUMNS = ("input_ids", "labels", "position_ids")
 
 def vocabulary_key(tokenizer: "PreTrainedTokenizerBase") -> str:
     """A fingerprint of the vocabulary: ids of one tokenizer mean nothing to a model with another."""
-    return f"{exact_keys([json.dumps(sorted(tokenizer.get_vocab().items()))])[0]:016x}"
+    ids = tokenizer.get_vocab()
+    return f"{exact_keys([chr(0).join([str(sorted(ids.values())), *sorted(ids, key=ids.__getitem__)])])[0]:016x}"
 
 
 def metadata(folder: str | Path) -> dict[str, Any]:

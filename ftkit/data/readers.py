@@ -5,6 +5,8 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ _NEXT_OBJECT = re.compile(r"\n\s*\{")
 
 Located = tuple[str, Any]
 """Where a row stands, and the row or the `BrokenRow` that stands in its place."""
+Stretch = tuple[int, int]
+"""Lines that follow one another: the byte at which they begin, and the number of the first."""
+STRETCH = 1000
+"""Lines of a stretch."""
 
 
 def suffix_of(path: Path) -> str:
@@ -28,9 +34,28 @@ def suffix_of(path: Path) -> str:
     return Path(name).suffix
 
 
-def read_file(path: Path) -> Iterator[Located]:
+def stretches(path: Path) -> list[Stretch]:
+    """The stretches of a file of lines that is not compressed.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    found, at = [], 0
+    with _reading(path), open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if (number - 1) % STRETCH == 0:
+                found.append((at, number))
+            at += len(line)
+    return found
+
+
+def read_file(path: Path, stretch: Stretch | None = None) -> Iterator[Located]:
     """The rows of a .jsonl, .json (array or one object a line), .csv or .parquet file, and of the text formats
     compressed as .gz or .zst. Lines are read as a stream; an array is held whole.
+
+    Args:
+        path: of the file.
+        stretch: of a .jsonl file that is not compressed: these lines alone.
 
     Raises:
         DataError: the file as a whole cannot be read.
@@ -42,8 +67,14 @@ def read_file(path: Path) -> Iterator[Located]:
             f"{path} ends in {path.suffix or 'nothing'!r}; rows are read from {', '.join(SUFFIXES)} files (all but "
             ".parquet also with .gz or .zst behind)."
         )
+    with _reading(path):
+        yield from readers[suffix](path) if stretch is None else _lines(path, *stretch, STRETCH)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        yield from readers[suffix](path)
+        yield
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -55,10 +86,12 @@ def _open(path: Path) -> io.BufferedReader:
     return io.BufferedReader(input_stream(str(path), compression=packed) if packed else open(path, "rb", buffering=0))
 
 
-def _lines(path: Path) -> Iterator[Located]:
+def _lines(path: Path, at: int = 0, first: int = 1, count: int | None = None) -> Iterator[Located]:
     with _open(path) as file:
+        if at:
+            file.seek(at)
         # Cut at newlines only: str.splitlines would also cut at U+2028 and the like, which are legal inside JSON.
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(islice(file, count), start=first):
             where = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n\t ")

@@ -32,12 +32,12 @@ from ftkit.data.cleaning import row_text
 from ftkit.data.config import DataConfig
 from ftkit.data.decontamination import holding
 from ftkit.data.duplicates import BANDS, first_of_each, kept_and_groups, similar_pairs
-from ftkit.data.formats import BrokenRow, recognise, to_messages
-from ftkit.data.pipeline import DataPreparationPipeline, refuse_to_overwrite
+from ftkit.data.pipeline import DataPreparationPipeline
 from ftkit.data.readers import read_file
-from ftkit.data.sources import Report, files_of
+from ftkit.data.sources import Report, files_of, usable
 from ftkit.data.splits import held_out_first
 from ftkit.errors import DataError, MissingDependency
+from ftkit.folders import refuse_to_overwrite
 
 try:
     from datatrove.data import Document
@@ -124,22 +124,11 @@ class ReadRows(PipelineStep):
         report = self.task.report = Report()  # one process may run several tasks
         for number in range(rank, len(self.files), world_size):
             split, file = self.files[number]
-            for where, row in read_file(Path(file)):
-                report.read += 1
-                try:
-                    if isinstance(row, BrokenRow):
-                        raise row
-                    made = to_messages(row, where)
-                except BrokenRow as error:
-                    if self.strict:
-                        raise
-                    report.drop(error.reason, str(error), was_kept=False)
-                    self.stat_update("broken")
-                    continue
-                report.kept += 1
-                report.formats[recognise(row)] += 1
-                self.stat_update("rows")
-                yield Document(row_text(made), where, metadata={"row": made, "split": split, "file": number})
+            for where, row in usable(read_file(Path(file)), report, strict=self.strict):
+                yield Document(row_text(row), where, metadata={"row": row, "split": split, "file": number})
+        rows = report.formats.total()  # those that could be used, whatever became of them since
+        self.stat_update("rows", value=rows)
+        self.stat_update("broken", value=report.read - rows)
 
 
 class CleanRows(PipelineStep):

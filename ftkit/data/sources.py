@@ -5,18 +5,21 @@
 
 import re
 from collections import Counter
-from collections.abc import ItemsView, Iterator
+from collections.abc import ItemsView, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftkit.data import table
 from ftkit.data.formats import BrokenRow, recognise, to_messages
-from ftkit.data.readers import PACKED, SUFFIXES, Located, read_file, suffix_of
+from ftkit.data.parallel import in_order
+from ftkit.data.readers import PACKED, SUFFIXES, Located, Stretch, read_file, stretches, suffix_of
 from ftkit.errors import DataError, near_matches
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset, DatasetDict
     from pandas import DataFrame
 
@@ -133,20 +136,60 @@ def read(
         strict: raise at the first broken row instead.
     """
     for split, (_, rows) in locate(source).items():
-        for where, row in rows:
-            report.read += 1
-            try:
-                if isinstance(row, BrokenRow):
-                    raise row
-                made = to_messages(row, where, columns)
-            except BrokenRow as error:
-                if strict:
-                    raise
-                report.drop(error.reason, str(error), was_kept=False)
-                continue
-            report.kept += 1
-            report.formats["columns" if columns else recognise(row)] += 1
-            yield split, where, made
+        yield from ((split, where, row) for where, row in usable(rows, report, columns=columns, strict=strict))
+
+
+def usable(
+    rows: Iterable[Located], report: Report, *, columns: dict[str, str] | None = None, strict: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows that can be used as (where, row); for the arguments see `read`."""
+    for where, row in rows:
+        report.read += 1
+        try:
+            if isinstance(row, BrokenRow):
+                raise row
+            made = to_messages(row, where, columns)
+        except BrokenRow as error:
+            if strict:
+                raise
+            report.drop(error.reason, str(error), was_kept=False)
+            continue
+        report.kept += 1
+        report.formats["columns" if columns else recognise(row)] += 1
+        yield where, made
+
+
+def in_stretches(source: Any) -> list[tuple[str, Path, Stretch]] | None:
+    """A source in parts that can be read apart, (split, file, stretch of its lines), in order; None where it is made of
+    anything but .jsonl files that are not compressed.
+
+    Raises:
+        DataError: as in `locate`.
+    """
+    found = _files(source) if isinstance(source, str | Path) else None
+    if found is None or not all(path.name.lower().endswith(".jsonl") for paths in found.values() for path in paths):
+        return None
+    return [(split, path, some) for split, paths in found.items() for path in paths for some in stretches(path)]
+
+
+def read_apart(
+    parts: list[tuple[str, Path, Stretch]],
+    report: Report,
+    processes: int,
+    *,
+    columns: dict[str, str] | None = None,
+    strict: bool = False,
+) -> "Iterator[pa.Table]":
+    """The rows of `in_stretches` as tables of `ftkit.data.table.write`, read in so many processes; else as `read`."""
+
+    def made(part: tuple[str, Path, Stretch]) -> "tuple[pa.Table, dict[str, Any]]":
+        (split, path, stretch), counted = part, Report()
+        rows = usable(read_file(path, stretch), counted, columns=columns, strict=strict)
+        return table.of_rows([(split, where, row) for where, row in rows]), counted.as_dict()
+
+    for one, counted in in_order(made, parts, processes):
+        report.add(counted)
+        yield one
 
 
 def is_prepared(source: Any) -> bool:
@@ -160,14 +203,9 @@ def locate(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     """`{split: (name of the file or table, its rows)}` of a source, nothing read yet but its kind."""
     if not isinstance(source, str | Path):
         return _tables(source)
-    if str(source) in BUILTIN:
-        root = files("ftkit.data") / "builtin" / str(source)
-        return {split: _file(Path(str(root / f"{split}.jsonl"))) for split in SPLITS}
+    if (found := _files(source)) is not None:
+        return {split: _chained(paths) for split, paths in found.items()}
     path = Path(source)
-    if path.is_file():
-        return {"train": _file(path)}
-    if path.is_dir():
-        return {split: _chained(files) for split, files in files_of(path).items()}
     if _may_be_hub_name(str(source)):
         return _hub(str(source))
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -177,8 +215,15 @@ def locate(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     )
 
 
-def _file(path: Path) -> tuple[str, Iterator[Located]]:
-    return str(path), read_file(path)
+def _files(source: str | Path) -> dict[str, list[Path]] | None:
+    """The files of each split of a shipped task, a file or a folder; None where it is none of them."""
+    if str(source) in BUILTIN:
+        root = files("ftkit.data") / "builtin" / str(source)
+        return {split: [Path(str(root / f"{split}.jsonl"))] for split in SPLITS}
+    path = Path(source)
+    if path.is_file():
+        return {"train": [path]}
+    return files_of(path) if path.is_dir() else None
 
 
 def _chained(paths: list[Path]) -> tuple[str, Iterator[Located]]:

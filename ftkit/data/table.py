@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,14 +47,19 @@ def save(path: Path, tables: "Iterable[pa.Table]") -> None:
 
 def row_tables(rows: Iterable[tuple[str, str, dict[str, Any]]]) -> "Iterator[pa.Table]":
     """The columns of `write` in stretches, the last of them perhaps without rows."""
-    import pyarrow as pa
-
     rows, more = iter(rows), True
     while more:
         batch = list(islice(rows, _BATCH))
         more = len(batch) == _BATCH
-        places = {name: pa.array([one[i] for one in batch], pa.string()) for i, name in enumerate(("split", "where"))}
-        yield pa.table(places | arrays([row for *_, row in batch]))
+        yield of_rows(batch)
+
+
+def of_rows(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> "pa.Table":
+    """The columns of `write`."""
+    import pyarrow as pa
+
+    places = {name: pa.array([one[i] for one in rows], pa.string()) for i, name in enumerate(("split", "where"))}
+    return pa.table(places | arrays([row for *_, row in rows]))
 
 
 def arrays(rows: list[dict[str, Any]]) -> "dict[str, pa.Array]":

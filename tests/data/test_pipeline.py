@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -398,8 +397,28 @@ def test_a_prepared_folder_trains_packed_or_not_and_only_its_own_vocabulary(tmp_
         tuner.load_data()
 
 
-def test_many_processes_prepare_what_one_does(tmp_path, monkeypatch):
-    monkeypatch.setattr("ftkit.data.pipeline._ROWS_A_PROCESS", 10)
-    rows = [alpaca(i) for i in range(60)]
-    made = [pipeline(num_proc=n).run_pipeline(rows, Path(tmp_path) / str(n)) for n in (1, 2)]
-    assert made[0]["train"]["input_ids"][:] == made[1]["train"]["input_ids"][:]
+@pytest.mark.parametrize("near", [None, 0.8])
+def test_many_processes_prepare_what_one_does(tmp_path, monkeypatch, near):
+    """Rows, splits, and what is said of those left out, whichever process reads, cleans, compares or encodes them."""
+    for name in ("pipeline._ROWS_A_PROCESS", "pipeline._BATCH", "readers.STRETCH", "table._SCAN"):
+        monkeypatch.setattr(f"ftkit.data.{name}", 7)
+    lines = [json.dumps(alpaca(i % 50)) for i in range(60)]
+    lines[13], lines[29], lines[44] = "{", "[]", json.dumps({"instruction": "a", "output": "\u200b"})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    made = [pipeline(num_proc=n, near_duplicate_threshold=near) for n in (1, 2, 3)]
+    one, *others = [each.run_pipeline(path, tmp_path / str(each.config.num_proc)) for each in made]
+    assert one["train"].num_rows > 20 and made[0].report.dropped["not valid JSON"] == 1
+    for splits, each in zip(others, made[1:], strict=True):
+        assert {split: rows[:] for split, rows in splits.items()} == {split: rows[:] for split, rows in one.items()}
+        assert each.report == made[0].report
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_first_broken_row_is_the_error_when_that_is_asked(tmp_path, monkeypatch, processes):
+    for name in ("pipeline._ROWS_A_PROCESS", "readers.STRETCH"):
+        monkeypatch.setattr(f"ftkit.data.{name}", 5)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([json.dumps(alpaca(0))] * 17 + ["{", "[]"]))
+    with pytest.raises(DataError, match="rows.jsonl, line 18, column 2: not valid JSON"):
+        pipeline(num_proc=processes, on_error="raise").load_data(path)

@@ -1,9 +1,14 @@
+import gzip
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ftkit.data import load_data
-from ftkit.data.sources import SPLITS, read_rows, to_messages
+from ftkit.data import load_data, readers
+from ftkit.data.sources import SPLITS, Report, in_stretches, read, read_rows, to_messages, usable
 from ftkit.errors import DataError
 
 GOOD = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -100,3 +105,48 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
 def test_a_folder_without_splits_says_what_it_needs(tmp_path):
     with pytest.raises(DataError, match="holds none of train.jsonl"):
         load_data(tmp_path)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            b'{"prompt": "a", "completion": "b"}',
+            b'  {"text": "\xe2\x80\xa8 a line separator"}  ',
+            b'{"instruction": "", "output": ""}',
+            b'{"text": "unfinished',
+            b"\xff\xfe no text at all",
+            b"[1, 2]",
+            b"",
+            b" \r",
+        ]
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=200)
+@given(lines=LINES, bom=st.booleans(), ends=st.booleans(), size=st.integers(1, 5))
+def test_a_file_read_in_stretches_is_the_file(lines, bom, ends, size):
+    whole, apart = Report(), Report()
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "STRETCH", size)
+        path = Path(folder, "rows.jsonl")
+        path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + b"\n".join(lines) + (b"\n" if ends else b""))
+        expected = list(read(path, whole))
+        parts = in_stretches(path)
+        found = []
+        for split, file, stretch in parts:
+            counted = Report()
+            rows = list(readers.read_file(file, stretch))
+            found += [(split, *row) for row in usable(rows, counted)]
+            assert counted.read <= size
+            apart.add(counted.as_dict())
+    assert found == expected and apart == whole
+
+
+def test_what_is_not_plain_lines_is_not_read_in_stretches(tmp_path):
+    (tmp_path / "rows.json").write_text('[{"text": "a"}]')
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    assert in_stretches(tmp_path / "rows.json") is None and in_stretches(tmp_path / "rows.jsonl.gz") is None
+    assert in_stretches([{"text": "a"}]) is None and in_stretches("owner/name") is None
+    assert {split for split, *_ in in_stretches("tickets")} == {"train", "validation", "test"}
