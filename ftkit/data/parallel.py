@@ -40,7 +40,7 @@ def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: in
         for i in range(len(parts)):
             try:
                 result, error = receivers[i % processes].recv()
-            except EOFError:
+            except (EOFError, OSError):  # at the beginning of a result, or within it
                 raise DataError(
                     "a process that worked on the rows was ended from outside, perhaps for want of memory; "
                     "set num_proc to fewer."
@@ -57,7 +57,8 @@ def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: in
 
 
 def _work(function: Callable[[Any], Any], parts: Sequence[Any], sender, receivers) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and ends this process, whatever it does about its own end
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads do not survive a fork, and each process has its core
     for receiver in receivers:
         receiver.close()  # else a parent that was killed would leave this process waiting to send
