@@ -112,7 +112,7 @@ def encode(batch: "pa.Table", encoder: Encoder, config: DataConfig, text_column:
             counts["mismatches"].append(encoded.mismatches if counts_here else 0)
             counts["turns_left_out"].append(len(encoded.rows) - len(kept) if counts_here else 0)
     columns = {name: table.lists(made[name] for made in ids) for name in ("input_ids", "labels")}
-    taken = batch if at == list(range(len(batch))) else batch.take(pa.array(at, pa.int64()))
+    taken = batch.take(pa.array(at, pa.int64()))
     written = text_column == "text" and table.has_cells(batch)
     if written and not any(rows):
         columns |= {name: taken[name] for name in table.CELLS}

@@ -394,11 +394,11 @@ class DataPreparationPipeline:
         file, rows = self._file(what), dataset.with_format("arrow")
         parts = [range(start, min(start + _BATCH, len(dataset))) for start in range(0, max(len(dataset), 1), _BATCH)]
 
-        def made(part: range) -> "pa.Table":
-            return function(rows[part.start : part.stop], **arguments)
+        def made(part: range) -> bytes:
+            return table.to_bytes(function(rows[part.start : part.stop], **arguments))
 
         with self._bar(what, total=len(dataset)) as bar, few_collections():
-            tables = in_order(made, parts, self._processes(len(dataset)))
+            tables = map(table.from_bytes, in_order(made, parts, self._processes(len(dataset))))
             table.save(file, _shown(bar, tables, map(len, parts)))
         return Dataset.from_file(str(file))
 

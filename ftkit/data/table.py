@@ -45,6 +45,23 @@ def save(path: Path, tables: "Iterable[pa.Table]") -> None:
             out.write_table(table)
 
 
+def to_bytes(table: "pa.Table") -> bytes:
+    """The table's own rows alone: pickled, a slice takes all of what it was cut from along."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(raw: bytes) -> "pa.Table":
+    """The table of `to_bytes`."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(raw).read_all()
+
+
 def row_tables(rows: Iterable[tuple[str, str, dict[str, Any]]]) -> "Iterator[pa.Table]":
     """The columns of `write` in stretches, the last of them perhaps without rows."""
     rows, more = iter(rows), True

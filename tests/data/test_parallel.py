@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 
+import pyarrow as pa
 import pytest
 
+from ftkit.data import table
 from ftkit.data.formats import BrokenRow
 from ftkit.data.parallel import in_order
 from ftkit.errors import DataError
@@ -57,3 +59,10 @@ def test_a_process_that_was_killed_is_a_sentence():
     os.kill(process, signal.SIGKILL)
     with pytest.raises(DataError, match="ended from outside.*set num_proc to fewer"):
         list(results)
+
+
+def test_a_table_is_handed_over_without_what_it_was_cut_from():
+    whole = pa.table({"text": [f"{n:0100d}" for n in range(10_000)], "ids": [[n] * 9 for n in range(10_000)]})
+    part = pa.concat_tables([whole.slice(5, 3), whole.slice(9_000, 2)])
+    raw = table.to_bytes(part)
+    assert table.from_bytes(raw).equals(part) and len(raw) < 5_000
