@@ -8,6 +8,7 @@ import pytest
 from book.execute import execute, results
 from book.freshness import NOTEBOOKS
 from ftkit import DataConfig
+from ftkit.data.cleaning import LONG_ENOUGH, MIN_LETTERS
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,13 @@ def test_e7_11_e7_14_broken_rows_are_named_with_file_and_line(notebook, computed
     assert "nested.json" in printed(notebook, "errata-read-run")
 
 
+def test_e7_4_cleaning_changes_few_texts_and_most_of_them_at_the_edges_alone(notebook, computed):
+    texts, changed, around = computed["cleaned"]
+    assert 0 < around <= changed < texts / 10 and around > 0.9 * changed
+    shown = next(cell for cell in notebook.cells if cell.id == "clean-code").outputs[0].data["text/plain"]
+    assert r"'\n\n    y \n'" in shown and "'    y'" in shown and r"'a\tb\nc\td'" in shown
+
+
 def test_e7_6_the_input_of_an_alpaca_row_is_part_of_its_question(notebook):
     assert "Name the capital.\\n\\nNorway" in printed(notebook, "formats")
 
@@ -49,6 +57,10 @@ def test_e7_5_a_share_of_letters_misjudges_both_ways(computed):
     judged = computed["judged"]
     dropped = {name for name, row in judged.items() if row["half letters"] == "drop"}
     assert {"arithmetic", "table", "JSON", "code", "Hindi"} < dropped and "spam" not in dropped
+    assert {name for name, row in judged.items() if row["distinct words"] == "drop"} == {"spam"}
+    code, shortest = computed["probes"]["code"], min(map(len, computed["probes"].values()))
+    assert shortest >= LONG_ENOUGH and sum(c.isalnum() or c.isspace() for c in code) < MIN_LETTERS * len(code)
+    assert {name: row["kind"] for name, row in judged.items()}.items() >= {"code": "code", "Hindi": "prose"}.items()
     assert {name for name, row in judged.items() if row["ftkit"] != "keep"} == {"noise", "spam"}
     characters, letters = computed["empty_template"]
     assert characters > 10 and letters >= 0.5
