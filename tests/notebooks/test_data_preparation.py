@@ -77,11 +77,13 @@ def test_e7_12_e7_13_splits_are_apart_and_none_is_empty(computed):
     assert list(computed["held"].values()) == [False, True]
     assert computed["torn"]["row by row"] > computed["torn"]["by group"] == 0
     assert computed["small_split"] == {"train": 17, "validation": 1, "test": 1}
+    assert computed["cut_split"] == {"train": 17, "validation": 0, "test": 2}
 
 
 def test_e7_12_no_row_holds_a_text_of_a_later_split_and_the_doctor_agrees(notebook, computed):
     before, after = computed["seen"]
     assert before > 0 == after
+    assert f"hold one of a later split: {before}" in printed(notebook, "contained-code")
     assert printed(notebook, "contained-doctor") and "overlap" not in printed(notebook, "contained-doctor")
 
 
@@ -97,6 +99,15 @@ def test_e7_7_masks_are_production_s_and_hold_the_stop_token(computed):
     assert computed["qwen_rows"] == 2
 
 
+def test_plain_text_is_trained_in_full_between_an_untrained_bos_and_eos(notebook, computed):
+    own, _, llama, _, _ = printed(notebook, "modes-text-code").splitlines()
+    assert "<|im_end|>" in own and "-100" not in own
+    assert llama.startswith("['<|begin_of_text|>'") and "'<|eot_id|>'] [-100, " in llama and llama.count("-100") == 1
+    assert computed["same_text"]
+    formats = computed["account"]["formats"]
+    assert formats["text"] > sum(formats.values()) / 2
+
+
 def test_e7_9_padding_to_the_limit_wastes_most_and_packing_least(computed):
     waste = list(computed["waste"].values())
     assert waste[0] > waste[1] > waste[2] >= waste[-1] >= 0
@@ -104,8 +115,10 @@ def test_e7_9_padding_to_the_limit_wastes_most_and_packing_least(computed):
     assert len(set(trained)) == len(set(context)) == 1
 
 
-def test_packed_rows_are_apart_unless_a_mask_of_ones_joins_them(computed):
+def test_packed_rows_are_apart_unless_a_mask_of_ones_joins_them(notebook, computed):
     assert computed["isolated"] < 1e-5 < 0.1 < computed["leaking"]
+    source = next(cell.source for cell in notebook.cells if cell.id == "isolation-compare")
+    assert source.count("**places") == 2 and "the same positions" in printed(notebook, "isolation-compare")
     first, second = computed["moved"]
     assert first > 0.1 and second == 0
 
