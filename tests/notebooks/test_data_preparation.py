@@ -154,7 +154,13 @@ def test_e7_3_e7_4_and_the_empty_mask(computed):
 def test_the_doctor_names_each_fault(notebook, computed, cell, check):
     assert check in printed(notebook, cell) and "training would be wrong" in printed(notebook, cell)
     on_the_page = {finding["check"] for finding in computed["page"]["findings"]}
-    assert on_the_page >= {"stop_not_trained", "no_target", "padding_trained", "truncated_answer"}
+    assert on_the_page == {"stop_not_trained", "no_target", "padding_trained", "truncated_answer"}
+
+
+def test_e7_10_a_row_that_was_cut_is_kept_and_named_by_the_doctor_alone(notebook):
+    shown = printed(notebook, "fault-cut-counted")
+    assert "2 rows read (2 prompt/completion), 1 kept, 1 left out\n  1 the prompt alone fills max_seq_length" in shown
+    assert shown.count("left out") == 1 and "truncated_answer, 1 rows" in shown
 
 
 @pytest.mark.parametrize("cell", ["fault-pad-fixed", "fault-bos-fixed", "fault-lines-fixed", "fault-mask-fixed"])
