@@ -42,6 +42,25 @@ def test_e7_11_e7_14_broken_rows_are_named_with_file_and_line(notebook, computed
     assert "nested.json" in printed(notebook, "errata-read-run")
 
 
+def test_e7_11_a_nested_file_is_no_row_and_named_columns_are_used(notebook):
+    assert "1 row of ['data']" in printed(notebook, "errata-read")
+    ending, nested, named = printed(notebook, "errata-read-run").splitlines()
+    assert "2 + 2 =" in ending and "DataError: nested.json" in nested and "'content': 'Me.'" in named
+
+
+def test_e7_14_a_row_without_an_answer_goes_and_one_without_a_system_prompt_stays(notebook):
+    filled, no_system, no_answer = printed(notebook, "errata-none").splitlines()
+    assert filled.endswith("<system>None<user>Hi<assistant>")
+    assert "'user'" in no_system and "'system'" not in no_system and "None" not in no_system
+    assert "BrokenRow" in no_answer
+
+
+def test_e7_15_the_architecture_does_not_tell_the_template_either(notebook):
+    *by_name, built = printed(notebook, "errata-family").splitlines()
+    assert len(by_name) == 3 and all(line.endswith("-> llama") for line in by_name)
+    assert "built like Llama, begins '<|im_start|>'; Llama 3 begins '<|begin_of_text|>'" in built
+
+
 def test_e7_4_cleaning_changes_few_texts_and_most_of_them_at_the_edges_alone(notebook, computed):
     texts, changed, around = computed["cleaned"]
     assert 0 < around <= changed < texts / 10 and around > 0.9 * changed
@@ -166,6 +185,27 @@ def test_e7_10_a_row_that_was_cut_is_kept_and_named_by_the_doctor_alone(notebook
 @pytest.mark.parametrize("cell", ["fault-pad-fixed", "fault-bos-fixed", "fault-lines-fixed", "fault-mask-fixed"])
 def test_what_was_mended_is_healthy(notebook, cell):
     assert printed(notebook, cell).strip().endswith("healthy")
+
+
+def test_conversations_are_made_by_the_guide_s_methods(notebook):
+    written = printed(notebook, "format-code")
+    assert "system\nBe brief." in written and "assistant\nOslo<|im_end|>" in written and "BrokenRow" in written
+    talk, report, reason = printed(notebook, "named-code").splitlines()
+    assert talk == "[('user', '2 + 2 ='), ('assistant', '4')]"
+    assert "1 kept, 1 left out" in report and "1 no text in a message: row 2" in reason
+
+
+def test_the_whole_pipeline_writes_the_guide_s_six_entries(notebook, computed):
+    *six, others = printed(notebook, "whole-code").splitlines()
+    made = dict(line.split(" = ") for line in six)
+    assert list(made) == "model_name model_family max_seq_length train_size val_size test_size".split()
+    sizes = [int(made[name]) for name in list(made)[3:]]
+    assert min(sizes) > 0 and sum(sizes) == computed["account"]["kept"] + 1  # the row that overlaps the foreign test
+    assert others.endswith("config rows")
+
+
+def test_the_memory_of_signatures_is_computed(notebook):
+    assert printed(notebook, "scale-code") == "a signature: 200 bytes; of a million rows: 191 MiB\n"
 
 
 def test_the_steps_run_one_by_one_and_every_setting_is_explained(notebook, computed):
