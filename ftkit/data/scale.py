@@ -66,7 +66,7 @@ def executors(
         executor: datatrove's class with what it needs beside `pipeline`, `tasks`, `depends` and `logging_dir`.
         source: a file, or a folder with a file or parts for each split.
         output_dir: must not exist or be empty; it appears only when it is whole.
-        config: the settings; `num_proc` is not used, each task being one process.
+        config: the settings; `num_proc` is for the last task, which makes the splits, every other being one process.
         work_dir: for what is in between, and datatrove's logs; shared by all machines. Name a new one for other data or
             other settings.
         tasks: into how many the reading and the encoding are divided; more than there are files is of no use to the
@@ -254,7 +254,9 @@ class EncodeRows(PipelineStep):
         kept, group = (np.load(self.work / "kept" / f"{name}.npy") for name in ("rows", "group"))
         mine = np.array_split(np.arange(len(kept)), world_size)[rank]
         pipeline = DataPreparationPipeline(DataConfig(**asdict(self.config) | {"num_proc": 1}), progress=False)
-        dataset = rows.select(kept[mine]).add_column("group", group[mine])
+        groups = np.full(len(rows), -1)  # a column for the whole table, because one for chosen rows would copy them
+        groups[kept] = group
+        dataset = rows.add_column("group", groups).select(kept[mine])
         dataset = pipeline.tokenize_dataset(dataset)
         if len(dataset):
             _save(self.work / "tokens" / f"{rank:06d}.arrow", table.stretches(dataset))

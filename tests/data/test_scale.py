@@ -60,6 +60,7 @@ def test_the_same_rows_come_out(tmp_path, with_test, settings):
     local = partial(LocalPipelineExecutor, workers=1)
     out = tmp_path / "scaled"
     executors(local, source, out, config, work_dir=tmp_path / "work", tasks=3).run()
+    assert not list((tmp_path / "work").rglob("cache-*"))  # datasets left no second copy of the rows
     ours, theirs = (load_from_disk(str(folder)) for folder in (tmp_path / "alone", out))
     assert list(ours) == list(theirs)
     for split in ours:
