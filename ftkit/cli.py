@@ -228,7 +228,7 @@ def _prompts(options: Merge) -> list[list[dict]] | None:
 
     source, record = options.data_dir, Path(options.run) / RUN_FILE
     if source is None and record.is_file():
-        source = json.loads(record.read_text())["config"].get("data_dir")
+        source = json.loads(record.read_text(encoding="utf-8"))["config"].get("data_dir")
     try:
         data = load_data(source) if source else {}
     except FtkitError:

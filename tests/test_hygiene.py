@@ -1,5 +1,6 @@
 """Rules of the house that a program can see."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -43,4 +44,13 @@ def test_notebooks_are_stored_without_outputs(path):
 
 def test_no_file_of_the_package_is_too_long_to_read():
     for path in (ROOT / "ftkit").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 450, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path
+
+
+def test_what_the_package_writes_as_text_does_not_depend_on_the_locale():
+    """Where the locale is not UTF-8, an accent in somebody's row would end the work, or come back as two others."""
+    for path in (ROOT / "ftkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if name in ("read_text", "write_text", "fdopen", "TextIOWrapper"):
+                assert "encoding" in {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"

@@ -35,7 +35,7 @@ def complete_once(
 ) -> tuple[list[Ids], list[bool]]:
     """What `write` gives for `prompts`, and for each whether it was in the cache; `write` is asked for the others."""
     file = cache_root() / "answers" / f"{_fingerprint(model, tokenizer, max_new_tokens)}.json"
-    known: dict[str, Ids] = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, Ids] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     keys = [hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:32] for prompt in prompts]
     kept = [key in known for key in keys]
     missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
@@ -73,6 +73,6 @@ def _bytes(tensor) -> bytes:
 def _replace(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "w") as out:
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(text)
     os.replace(beside, file)

@@ -94,7 +94,7 @@ def base_license(source: str) -> tuple[str | None, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _name(source: str) -> str:

@@ -184,7 +184,9 @@ def merge(
             merged_answers=tokenizer.batch_decode(merged_answers, skip_special_tokens=True),
             versions={name: version(name) for name in ("ftkit", "torch", "transformers", "peft")},
         )
-        (chosen / RECEIPT_FILE).write_text(json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
+        (chosen / RECEIPT_FILE).write_text(
+            json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         write_card(chosen, run)
         open_to_others(chosen)
         if output.exists():

@@ -20,7 +20,7 @@ SAME_SHAPES = ("-instruct", "-it", "-base", "-chat", "-hf", "-pt", "-2507")
 
 @functools.cache
 def _file() -> dict[str, dict]:
-    return json.loads(FILE.read_text())
+    return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def known_models() -> list[str]:

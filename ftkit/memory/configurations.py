@@ -175,6 +175,6 @@ def generate() -> str:
 
 if __name__ == "__main__":
     beside = FILE.with_suffix(".tmp")
-    beside.write_text(generate())
+    beside.write_text(generate(), encoding="utf-8")
     os.replace(beside, FILE)
     print(f"{FILE}: {len(MODELS)} models")

@@ -42,7 +42,7 @@ class Accelerator:
 @functools.cache
 def accelerators() -> tuple[Accelerator, ...]:
     """The table, from small to large."""
-    return tuple(Accelerator(**row) for row in json.loads(FILE.read_text()))
+    return tuple(Accelerator(**row) for row in json.loads(FILE.read_text(encoding="utf-8")))
 
 
 def accelerator(name: str) -> Accelerator:

@@ -66,14 +66,14 @@ def of(model: "PreTrainedModel") -> BaseRecord:
 def write(record: BaseRecord, folder: str | Path) -> None:
     """Write it into an adapter's folder."""
     beside = Path(folder) / f".{FILE}"
-    beside.write_text(json.dumps(asdict(record), indent=2) + "\n")
+    beside.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     os.replace(beside, Path(folder) / FILE)
 
 
 def read(folder: str | Path) -> BaseRecord | None:
     """The record of an adapter's folder; None where it has none, as one that PEFT alone saved."""
     try:
-        found = json.loads((Path(folder) / FILE).read_text())
+        found = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
         packed = found.pop("quantization")
         embedding = tuple(found.pop("embedding"))
         return BaseRecord(**found, embedding=embedding, quantization=Quantization(**packed) if packed else None)

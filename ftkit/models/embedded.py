@@ -96,7 +96,7 @@ def folder() -> Path:
 def is_whole(path: Path, *, hashes: bool = False) -> bool:
     """Whether `path` holds a finished conversion: its manifest, and every file at its size (and, on asking, hash)."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         return all(
             (path / name).stat().st_size == facts["size"] and (not hashes or _sha256(path / name) == facts["sha256"])
             for name, facts in manifest["files"].items()
@@ -141,7 +141,7 @@ def _convert(gguf: Path, work: Path, source: str) -> None:
         raise ModelError(f"The conversion of {gguf} does not read back as written to {work}: check that disk.")
     files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(target.iterdir())}
     manifest = {"source": gguf.name, "source_sha256": source, "conversion": CONVERSION, "files": files}
-    (target / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (target / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     step("done")
 
 

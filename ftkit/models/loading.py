@@ -327,7 +327,7 @@ def _tokenizer(source: str, found: _Found) -> "PreTrainedTokenizerBase":
 
 def _base_of(folder: Path) -> str:
     """The name of the base model that the adapter in `folder` was trained on."""
-    base = json.loads((folder / ADAPTER_FILE).read_text()).get("base_model_name_or_path")
+    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise ModelError(
             f"The adapter in {folder} does not say which base model it belongs to: load that base and put the "

@@ -85,12 +85,12 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     plain = _part(state, "", tensors, {})
     save_file(tensors, folder / TENSORS_FILE)
-    (folder / STATE_FILE).write_text(json.dumps(plain) + "\n")
+    (folder / STATE_FILE).write_text(json.dumps(plain) + "\n", encoding="utf-8")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """What `write_state` wrote."""
-    return _join(json.loads((folder / STATE_FILE).read_text()), load_file(folder / TENSORS_FILE))
+    return _join(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")), load_file(folder / TENSORS_FILE))
 
 
 def _part(value: Any, path: str, tensors: dict[str, torch.Tensor], seen: dict[tuple, str]) -> Any:
