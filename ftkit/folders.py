@@ -27,10 +27,16 @@ def check_writable(output: Path, folder: Path) -> None:
 def refuse_to_overwrite(output_dir: str | Path) -> None:
     """
     Raises:
-        ConfigError: `output_dir` exists and is not an empty folder, or cannot be written beside.
+        ConfigError: `output_dir` exists and is not an empty folder, cannot be written beside, or cannot be replaced by
+            the finished folder.
     """
     output = Path(output_dir)
-    check_writable(output, output.parent)
+    check_writable(output, output.resolve().parent)
+    if output.resolve() == Path.cwd() or output.is_mount():
+        raise ConfigError(
+            f"output_dir {output} is the working folder or a mount point, which the finished folder cannot take the "
+            "place of; name a folder in it."
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
 

@@ -19,6 +19,18 @@ PACKABLE = ("llama", "llama4", "llama4_text", "qwen3", "qwen3_moe", "deepseek_v3
 indexer picks places across the borders."""
 
 
+def check_packable(model_name: str, model_type: str) -> None:
+    """
+    Raises:
+        ConfigError: `model_type` is not among `PACKABLE`.
+    """
+    if model_type not in PACKABLE:
+        raise ConfigError(
+            f"packing is not for {model_name} ({model_type}): its attention is not known to keep packed rows apart; "
+            "set packing to False."
+        )
+
+
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Which rows share a place: indices into `lengths`, best fit decreasing.
 

@@ -4,21 +4,24 @@ import gc
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 from ftkit.errors import DataError
 
 _ALLOCATIONS = 200_000  # between two collections of cycles, about what one batch of rows allocates
+_AHEAD = 4  # results of one process that wait for their turn
 
 
 def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: int) -> Iterator[Any]:
     """`function` of each of `parts`, one after the other.
 
     Above one process, forks of this one share the parts out among them: all that the function holds is theirs without a
-    copy, what it changes stays there, and its results, which are pickled, come as fast as they are taken. Where a
-    system cannot fork, everything happens here.
+    copy, what it changes stays there, and its results, which are pickled, wait here for their turn, a few of each
+    process. Where a system cannot fork, everything happens here.
 
     Raises:
         Exception: what the function raised.
@@ -37,14 +40,13 @@ def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: in
             workers.append(fork.Process(target=_work, args=arguments, daemon=True))
             workers[-1].start()
             sender.close()
+        owed = {receiver: len(parts[i::processes]) for i, receiver in enumerate(receivers)}
+        waiting: dict[Any, deque] = {receiver: deque() for receiver in receivers}
         for i in range(len(parts)):
-            try:
-                result, error = receivers[i % processes].recv()
-            except (EOFError, OSError):  # at the beginning of a result, or within it
-                raise DataError(
-                    "a process that worked on the rows was ended from outside, perhaps for want of memory; "
-                    "set num_proc to fewer."
-                ) from None
+            turn = receivers[i % processes]
+            while not waiting[turn]:
+                _receive(owed, waiting, turn)
+            result, error = waiting[turn].popleft()
             if error is not None:
                 raise error
             yield result
@@ -54,6 +56,20 @@ def in_order(function: Callable[[Any], Any], parts: Sequence[Any], processes: in
             worker.join()
         for receiver in receivers:
             receiver.close()
+
+
+def _receive(owed: dict[Any, int], waiting: dict[Any, deque], turn: Any) -> None:
+    """Take what is there, of the process whose turn it is or of another: who must wait with a result does no work."""
+    for receiver in wait([r for r in owed if owed[r] and (r is turn or len(waiting[r]) < _AHEAD)]):
+        try:
+            result, error = receiver.recv()
+        except (EOFError, OSError):  # at the beginning of a result, or within it
+            raise DataError(
+                "a process that worked on the rows was ended from outside, perhaps for want of memory; "
+                "set num_proc to fewer."
+            ) from None
+        waiting[receiver].append((result, error))
+        owed[receiver] = 0 if error is not None else owed[receiver] - 1
 
 
 def _work(function: Callable[[Any], Any], parts: Sequence[Any], sender, receivers) -> None:

@@ -21,7 +21,7 @@ from ftkit.data.config import DataConfig
 from ftkit.data.decontamination import conversations, holding, kept_apart, leaking
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import to_messages
-from ftkit.data.packing import PACKABLE, best_fit, join
+from ftkit.data.packing import best_fit, check_packable, join
 from ftkit.data.parallel import few_collections, in_order
 from ftkit.data.pieces import Encoder
 from ftkit.data.prepared import vocabulary_key
@@ -277,11 +277,7 @@ class DataPreparationPipeline:
         Raises:
             ConfigError: the model's attention would let packed rows see each other.
         """
-        if self._model_type not in PACKABLE:
-            raise ConfigError(
-                f"packing is not for {self.config.model_name} ({self._model_type}): its attention is not known to keep "
-                "packed rows apart; set packing to False."
-            )
+        check_packable(self.config.model_name, self._model_type)
         packs = best_fit(table.lengths(dataset, "input_ids").tolist(), self.config.max_seq_length)
         order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
 
@@ -294,7 +290,7 @@ class DataPreparationPipeline:
 
         # A name of our own spares datasets the hashing of all the rows; Colab's datasets does not take one yet.
         named = "fingerprint" in inspect.signature(Dataset.from_generator).parameters
-        name = {"fingerprint": f"packed-{id(packs):x}"} if named else {}
+        name = {"fingerprint": self._file("packed").stem} if named else {}
         return Dataset.from_generator(packed, cache_dir=self._work.name, **name)
 
     def run_pipeline(
@@ -315,10 +311,12 @@ class DataPreparationPipeline:
                 format is recognised.
 
         Raises:
-            ConfigError: `output_dir` is not empty.
+            ConfigError: `output_dir` is not empty, or the rows are to be packed for a model that would mix them.
             DataError: nothing usable was read, or no training row is left.
         """
         refuse_to_overwrite(output_dir)
+        if self.config.packing:
+            check_packable(self.config.model_name, self._model_type)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")
@@ -333,7 +331,7 @@ class DataPreparationPipeline:
         Raises:
             DataError: no training row is left.
         """
-        output = Path(output_dir)
+        output = Path(output_dir).resolve()
         with few_collections():
             splits = self.create_splits(dataset)
         if not len(splits["train"]):
@@ -366,10 +364,13 @@ class DataPreparationPipeline:
         output.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
         try:
+            # A split without rows would be saved as one that cannot be loaded. The rows are put in order here, because
+            # datasets would do it in one process.
+            ordered = {split: self._map(rows, table.joined, "saving") for split, rows in splits.items() if len(rows)}
             with self._bars():
-                # A split without rows would be saved as one that cannot be loaded.
-                DatasetDict({split: rows for split, rows in splits.items() if len(rows)}).save_to_disk(str(beside))
-            (beside / METADATA_FILE).write_text(json.dumps(self.metadata(splits), indent=2, ensure_ascii=False) + "\n")
+                DatasetDict(ordered).save_to_disk(str(beside))
+            made = json.dumps(self.metadata(splits), indent=2, ensure_ascii=False)
+            (beside / METADATA_FILE).write_text(made + "\n", encoding="utf-8")
             beside.chmod(0o755)
             os.replace(beside, output)
         finally:

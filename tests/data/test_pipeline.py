@@ -283,6 +283,25 @@ def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monke
         pipeline().run_pipeline([alpaca(i) for i in range(6)], tmp_path / "out")
 
 
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work_and_a_link_is_followed(tmp_path, monkeypatch):
+    rows = [alpaca(i) for i in range(6)]
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    pipeline().run_pipeline(rows, tmp_path / "link")
+    assert is_prepared(tmp_path / "real") and (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    never = pipeline()
+    monkeypatch.setattr(never, "load_data", None)
+    with pytest.raises(ConfigError, match="working folder or a mount point.*name a folder in it"):
+        never.run_pipeline(rows, ".")
+    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "volume")
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(ConfigError, match="working folder or a mount point"):
+        never.run_pipeline(rows, tmp_path / "volume")
+    pipeline().run_pipeline(rows, "inside")
+
+
 PREPARE_SLOWLY = """
 import sys
 from datasets import DatasetDict
@@ -352,8 +371,12 @@ def test_packed_rows_hold_the_same_targets(tmp_path):
     assert len(packed["train"]) < len(plain["train"]) / 2
     flat = [sorted(token for row in splits["train"] for token in targets(row)) for splits in (plain, packed)]
     assert flat[0] == flat[1] and all(len(row["input_ids"]) <= 900 for row in packed["train"])
+    again = made.run_pipeline(rows[:15], tmp_path / "fewer")  # the same pipeline, other rows: nothing remembered
+    assert sum(map(len, again["train"]["input_ids"])) < sum(map(len, packed["train"]["input_ids"]))
+    never = pipeline("tiny-deepseek-v3.2", packing=True)
+    never.load_data = None
     with pytest.raises(ConfigError, match="not known to keep"):
-        pipeline("tiny-deepseek-v3.2", packing=True).run_pipeline(rows, tmp_path / "other")
+        never.run_pipeline(rows, tmp_path / "other")
 
 
 def test_turns_of_their_own_stay_on_one_side_and_nothing_is_lost(tmp_path):
