@@ -89,4 +89,5 @@ def fit(
         if too_long == "drop":
             return None
         row = {key: values[:max_length] for key, values in row.items()}
-    return row if max(row["labels"][1:], default=IGNORE_INDEX) != IGNORE_INDEX else None
+    targets = row["labels"][1:]
+    return row if targets.count(IGNORE_INDEX) < len(targets) else None

@@ -8,6 +8,7 @@ white space.
 
 import json
 import re
+from array import array
 from collections.abc import Iterable
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class Encoder:
         distinct = list(dict.fromkeys(chain.from_iterable(pieces)))
         made = map(self._by_words, distinct) if self._cuts_words else _encoded(self.tokenizer, distinct)
         ids = dict(zip(distinct, made, strict=True))
-        return [np.frombuffer(b"".join(map(ids.__getitem__, some)), np.int32).tolist() for some in pieces]
+        return [list(array("i", b"".join(map(ids.__getitem__, some)))) for some in pieces]
 
     def _pieces(self, text: str) -> list[str]:
         """The text cut before each special token."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,7 @@ def lists(rows: Iterable[list[int]]) -> "pa.ListArray":
     import pyarrow as pa
 
     rows = list(rows)
-    flat = np.concatenate([np.array(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, dtype=np.int32)
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
     return pa.ListArray.from_arrays(_offsets(list(map(len, rows))), pa.array(flat, pa.int32()))
 
 
