@@ -364,11 +364,9 @@ class DataPreparationPipeline:
         output.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
         try:
-            # A split without rows would be saved as one that cannot be loaded. The rows are put in order here, because
-            # datasets would do it in one process.
-            ordered = {split: self._map(rows, table.joined, "saving") for split, rows in splits.items() if len(rows)}
             with self._bars():
-                DatasetDict(ordered).save_to_disk(str(beside))
+                # A split without rows would be saved as one that cannot be loaded.
+                DatasetDict({split: rows for split, rows in splits.items() if len(rows)}).save_to_disk(str(beside))
             made = json.dumps(self.metadata(splits), indent=2, ensure_ascii=False)
             (beside / METADATA_FILE).write_text(made + "\n", encoding="utf-8")
             beside.chmod(0o755)

@@ -55,11 +55,6 @@ def to_bytes(table: "pa.Table") -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def joined(table: "pa.Table") -> "pa.Table":
-    """The same rows in one piece: rows from many places come as a piece each."""
-    return table.combine_chunks()
-
-
 def from_bytes(raw: bytes) -> "pa.Table":
     """The table of `to_bytes`."""
     import pyarrow as pa
