@@ -57,7 +57,7 @@ class DeltaLoRA(Adapter):
                 f"Delta-LoRA starts after step {self.start_step}, but the run has {total_steps} steps, so it would be "
                 "LoRA; lower delta_lora_start_step."
             )
-        if self.start_step == 0:
+        if self.start_step == 0 and not self.start:  # a checkpoint that was read has its own start
             self._start()
 
     def after_step(self, step: int) -> None:

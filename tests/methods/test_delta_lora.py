@@ -124,6 +124,19 @@ def test_a_narrower_base_loses_no_step_to_rounding(lab):
         assert (one_by_one[name].float() - exact).abs().mean() > 0.5 * moved
 
 
+def test_from_step_0_a_resume_keeps_the_start_of_the_checkpoint(lab, tmp_path):
+    """A trainer reads the checkpoint into a fresh model first and begins then; the start is that of the first run."""
+    first = lab.production("delta-lora", delta_lora_start_step=0)
+    train(first, lab)
+    first.save_state(str(tmp_path))
+    resumed = lab.production("delta-lora", delta_lora_start_step=0)
+    resumed.restore(str(tmp_path))
+    resumed.begin(STEPS)
+    torch.testing.assert_close(lab.logits(resumed.model), lab.logits(first.model), atol=1e-5, rtol=1e-5)
+    for name, (A, B) in first.start.items():
+        assert torch.equal(resumed.start[name][0], A) and torch.equal(resumed.start[name][1], B) and not B.any()
+
+
 @pytest.mark.parametrize("restored", [1, 4])
 def test_a_checkpoint_from_before_or_after_the_start_is_restored(lab, tmp_path, restored):
     adapter = lab.production("delta-lora", delta_lora_start_step=2)
