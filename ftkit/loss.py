@@ -130,6 +130,12 @@ def _logits(head: nn.Module, hidden: torch.Tensor, softcap: float | None) -> tor
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
+def scaled_by(model: nn.Module) -> str | None:
+    """Which of `SCALES` the model has; None where its logits are the head's own, as they must be here."""
+    text = model.config.get_text_config()
+    return next((name for name in SCALES if getattr(text, name, None) not in (None, 1)), None)
+
+
 @contextmanager
 def trained_positions_only(model: nn.Module) -> Iterator[None]:
     """Within the block, `model(..., labels=...)` returns `{"loss": causal_lm_loss}` and no logits.
@@ -143,9 +149,8 @@ def trained_positions_only(model: nn.Module) -> Iterator[None]:
     original, text = model.forward, model.config.get_text_config()
     if getattr(text, "output_router_logits", False):
         raise ValueError("output_router_logits adds a loss of the router that is not computed here; set it to False")
-    for name in SCALES:
-        if getattr(text, name, None) not in (None, 1):
-            raise ValueError(f"{name}={getattr(text, name)} scales this model's logits, which is not done here")
+    if (name := scaled_by(model)) is not None:
+        raise ValueError(f"{name}={getattr(text, name)} scales this model's logits, which is not done here")
     softcap = getattr(text, "final_logit_softcapping", None)
 
     @functools.wraps(original)

@@ -194,7 +194,7 @@ class FineTuner(ABC):
         self.trainer = TokenTrainer(
             self.adapter,
             tokenizer=self.tokenizer,
-            run={"config": record.settings(c), "data_sha256": record.fingerprint(self.dataset)},
+            run=record.identity(c, self.dataset, self.arguments.world_size),
             max_nonfinite_steps=c.max_nonfinite_steps,
             args=self.arguments,
             train_dataset=_Numbered(self.dataset["train"]),
@@ -257,9 +257,9 @@ class FineTuner(ABC):
         self._prepare()
         checkpoint = record.last_checkpoint(output, self.trainer.run) if resume else None
         times = record.times(output) if checkpoint is not None else {}  # a run that is complete is only read
-        if self.trainer.is_world_process_zero():
-            record.begin(output, self.config, fresh=checkpoint is None)
         with trained_positions_only(self.adapter.causal_model), stopped_by_signals(self.trainer) as came:
+            if self.trainer.is_world_process_zero():
+                record.begin(output, self.config, fresh=checkpoint is None)
             runtime = self._run(checkpoint, came)
         metrics = self._best(output)
         self.model.eval()
@@ -312,6 +312,11 @@ class FineTuner(ABC):
             self._rows()  # before the model: a wrong path should not cost its loading
         if self.model is None:
             self.load_model_and_tokenizer()
+            try:
+                with trained_positions_only(self.adapter.causal_model):
+                    pass
+            except ValueError as error:  # before the data is encoded and the run's folder is begun
+                raise ConfigError(f"{self.config.model_name} cannot be trained by ftkit: {error}.") from None
             for name, reason in self.config.chosen.items():
                 print(f"{name}={getattr(self.config, name):g}: {reason}")
         if not self.dataset:

@@ -93,4 +93,5 @@ class LoRAFineTuner(FineTuner):
 
     def merge_and_save(self, output_path: str | Path) -> float:
         """Merge the adapter into the base and save a model that needs no PEFT; see `ftkit.export.merge_and_save`."""
-        return merge_and_save(self.config.output_dir, output_path)
+        trusted = self.config.trust_remote_code
+        return merge_and_save(self.config.output_dir, output_path, trust_remote_code=trusted)

@@ -125,6 +125,7 @@ class QLoRAFineTuner(LoRAFineTuner):
         """
         if not safe_serialization:
             raise ConfigError("safe_serialization=False would write pickled weights; leave it out.")
-        receipt = merge(self.config.output_dir, output_path, onto=onto)
+        trusted = self.config.trust_remote_code
+        receipt = merge(self.config.output_dir, output_path, onto=onto, trust_remote_code=trusted)
         print(receipt)
         return receipt.changes[receipt.onto].max_logit

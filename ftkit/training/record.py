@@ -45,6 +45,11 @@ def fingerprint(dataset: dict[str, list[dict[str, list[int]]]]) -> str:
     return digest.hexdigest()
 
 
+def identity(config: TrainingConfig, dataset: dict[str, list[dict[str, list[int]]]], processes: int) -> dict[str, Any]:
+    """What a run is told by when it is to be resumed."""
+    return {"config": settings(config), "data_sha256": fingerprint(dataset), "processes": processes}
+
+
 def check_folder(output: Path, resume: bool) -> None:
     """Refuse a folder that holds something else than what is wanted of it, or that cannot be written.
 
@@ -67,7 +72,7 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from; None where the run has not come so far.
 
     Args:
-        run: `config` and `data_sha256` of the run that wants to go on.
+        run: the `identity` of the run that wants to go on.
 
     Raises:
         ConfigError: the checkpoint is of another run.
@@ -82,6 +87,11 @@ def last_checkpoint(output: Path, run: dict[str, Any]) -> Path | None:
         raise ConfigError(f"the run in {output} has {had}, not {has}; a run is resumed with its own settings.")
     if was["data_sha256"] != run["data_sha256"]:
         raise ConfigError(f"the data is not the one that the run in {output} began with; resume it with its own data.")
+    if was["processes"] != run["processes"] and not (output / RUN_FILE).is_file():  # a complete run is only read
+        raise ConfigError(
+            f"the run in {output} was trained by {was['processes']} processes, not {run['processes']}, each of which "
+            "takes its share of every step; resume it with as many."
+        )
     return folder
 
 

@@ -13,11 +13,12 @@ import torch
 
 from ftkit.errors import ConfigError, Interrupted, TrainingError
 from ftkit.training import checkpoint as checkpoints
+from ftkit.training import record
 from ftkit.training.callbacks import SavePoints
 from ftkit.training.config import RUN_FILE, FullFineTuningConfig, LoRAConfig
 from ftkit.training.full import FullFineTuner
 from ftkit.training.lora import LoRAFineTuner
-from ftkit.training.record import fingerprint
+from ftkit.training.record import fingerprint, identity
 from ftkit.training.trainer import TokenTrainer
 
 SETTINGS = {
@@ -107,6 +108,9 @@ def test_a_run_is_resumed_with_its_own_settings_and_its_own_data(data, tmp_path,
         run(tmp_path / "run", other, resume=True)
     ids = [{"input_ids": [5, 6, 7], "labels": [-100, 6, label]} for label in (7, -100)]
     assert fingerprint({"train": ids[:1]}) != fingerprint({"train": ids[1:]})  # the same text, trained otherwise
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="trained by 1 processes, not 2"):
+        patch.setattr(record, "identity", lambda *given: identity(*given[:2], 2))
+        run(tmp_path / "run", data, resume=True)
     assert run(tmp_path / "run", data, resume=True).trainer.state.global_step == 8
 
 
@@ -337,3 +341,12 @@ def test_the_full_model_resumes_too_and_is_a_folder_that_transformers_loads(data
     with torch.no_grad():
         assert torch.equal(loaded(ids).logits, whole.model(ids).logits)
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight  # still tied
+
+
+def test_a_model_whose_logits_are_scaled_is_refused_before_the_run_begins(data, tmp_path, monkeypatch):
+    from transformers import LlamaConfig
+
+    monkeypatch.setattr(LlamaConfig, "logits_scaling", 8.0, raising=False)
+    with pytest.raises(ConfigError, match="cannot be trained by ftkit: logits_scaling=8.0"):
+        run(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
