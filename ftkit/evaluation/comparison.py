@@ -1,5 +1,6 @@
 """Two models on the same rows, or many against one: what the difference is, and whether it is more than noise."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", or "no difference shown" where the interval holds 0."""
+        """ "better", "worse", "no difference shown" where the interval holds 0, or "not comparable" where it is not
+        finite."""
+        if not (math.isfinite(self.gain.low) and math.isfinite(self.gain.high)):
+            return "not comparable"
         if self.gain.low <= 0 <= self.gain.high:
             return "no difference shown"
         return "better" if (self.gain.low > 0) == self.higher_is_better else "worse"

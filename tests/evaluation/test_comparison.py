@@ -1,5 +1,7 @@
 """A difference is called one only where it is more than noise."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,14 @@ def test_a_difference_inside_the_noise_is_reported_as_such():
     found = compare(base, tuned)
     assert found.verdict == "no difference shown" and found.gain.estimate == 0.125
     assert "shows no difference" in str(found) and found.p_value == 1
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_a_score_that_is_no_number_is_neither_better_nor_worse(higher_is_better):
+    scores, broken = [0.1, 0.2, 0.3], [0.1, math.nan, 0.3]
+    for pair in ((scores, broken), (broken, scores), (scores, [0.1, math.inf, 0.3])):
+        found = compare(*pair, higher_is_better=higher_is_better)
+        assert found.verdict == "not comparable" and str(found).endswith("not comparable")
 
 
 def test_a_clear_difference_is_better_or_worse_as_the_score_says():
