@@ -2,6 +2,8 @@
 
 import copy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -75,7 +77,8 @@ def generations(
         do_sample: draw from the model's distribution, sharpened by `temperature` and cut to the most likely tokens that
             make up `top_p`, instead of taking the likeliest token. torch's global generator is left as it was.
         seed: of the drawing; the same seed and batch size give the same answers.
-        generation_config: Transformers' settings instead of the four above; stop and pad tokens are still the family's.
+        generation_config: Transformers' settings instead of the four above, what it leaves open being taken from the
+            model's own; without it nothing is. Stop and pad tokens are the family's in any case.
         keep: take greedy answers that this very model has given before, to the same prompts and settings, from the
             user's cache (`ftkit.evaluation.kept`), and keep the others there.
         progress: draw a bar on stderr.
@@ -130,7 +133,8 @@ def complete(
     model.eval()
     bar = tqdm(total=len(prompts), desc="generating", unit="answer", disable=not progress, file=sys.stderr)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.inference_mode(), torch.random.fork_rng(devices=devices), bar:
+    usual = nullcontext() if generation_config is not None else without_own_settings(model)
+    with torch.inference_mode(), torch.random.fork_rng(devices=devices), usual, bar:
         torch.manual_seed(seed)
         prefix = shared_prefix(model, [prompt for prompt, limit in zip(prompts, room, strict=True) if limit > 0])
         for limit, batch in _batches(prompts, room, batch_size):
@@ -144,6 +148,23 @@ def complete(
                     answers[i] = new
             bar.update(len(batch))
     return answers
+
+
+@contextmanager
+def without_own_settings(model: "PreTrainedModel") -> Iterator[None]:
+    """Within the block `model.generate` takes from the model's own generation configuration nothing but its special
+    tokens: a repetition penalty there, which Transformers adds to whatever is asked for, is neither the likeliest token
+    nor the model's distribution."""
+    from transformers import GenerationConfig
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = base.generation_config
+    tokens = {name: getattr(own, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    base.generation_config = GenerationConfig(**tokens)
+    try:
+        yield
+    finally:
+        base.generation_config = own
 
 
 def context_length(model: "PreTrainedModel") -> int:

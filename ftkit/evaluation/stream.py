@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.data.chat import encode_prompt
 from ftkit.errors import DataError
+from ftkit.evaluation.generate import without_own_settings
 from ftkit.models.families import stop_token_ids
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def stream(
             f"the conversation has {len(ids):,} tokens, which with max_new_tokens={max_new_tokens:,} is more than the "
             f"{positions:,} that the model takes; begin a new one, or lower max_new_tokens."
         )
-    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
+    drawn = {"do_sample": False}
+    if temperature:
+        drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         eos_token_id=stop_token_ids(tokenizer, model),
@@ -59,7 +62,7 @@ def stream(
         **drawn,
     )
     prompt = torch.tensor([ids], device=model.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), without_own_settings(model):
         model.eval().generate(
             prompt,
             attention_mask=torch.ones_like(prompt),

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig
 
 from ftkit.errors import DataError
 from ftkit.evaluation.generate import generate
@@ -32,6 +34,22 @@ def test_it_ends_where_the_familys_turn_ends():
 
     model.forward = always_ends
     assert stream(model, tokenizer, MESSAGES, lambda piece: None, max_new_tokens=9) == ""
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_penalty_of_the_model_s_own_configuration_is_not_the_likeliest_token(adapted):
+    """Transformers adds it to whatever is asked for; an answer that copies from its prompt would be punished."""
+    model, tokenizer = load("tiny-smollm", verbose=False)
+    likeliest = generate(model, tokenizer, [MESSAGES], max_new_tokens=30, progress=False)
+    if adapted:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    own = (model.get_base_model() if adapted else model).generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.suppress_tokens = 5.0, 2, list(range(100, 20_000))
+    assert generate(model, tokenizer, [MESSAGES], max_new_tokens=30, progress=False) == likeliest
+    assert stream(model, tokenizer, MESSAGES, lambda piece: None, max_new_tokens=30) == likeliest[0]
+    mine = GenerationConfig(max_new_tokens=30, do_sample=False)  # of the caller's own: Transformers' rules
+    assert generate(model, tokenizer, [MESSAGES], generation_config=mine, progress=False) != likeliest
+    assert model.generation_config.repetition_penalty == 5.0
 
 
 def test_drawing_follows_the_seed():
