@@ -66,6 +66,8 @@ class Merge:
     rows of random tokens."""
     num_prompts: int = 8
     """How many of them."""
+    trust_remote_code: bool = False
+    """Run Python code that the base's hub repository brings. Off: a model's weights should not execute code."""
     json: bool = False
     """Print the receipt as one JSON object."""
 
@@ -217,7 +219,14 @@ def evaluate(options: Evaluate) -> None:
 def merge(options: Merge) -> None:
     from ftkit.export.merge import merge
 
-    receipt = merge(options.run, options.output_dir, onto=options.onto, dtype=options.dtype, prompts=_prompts(options))
+    receipt = merge(
+        options.run,
+        options.output_dir,
+        onto=options.onto,
+        dtype=options.dtype,
+        prompts=_prompts(options),
+        trust_remote_code=options.trust_remote_code,
+    )
     print(json.dumps(dataclasses.asdict(receipt), ensure_ascii=False) if options.json else receipt)
 
 

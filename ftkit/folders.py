@@ -38,7 +38,7 @@ def refuse_to_overwrite(output_dir: str | Path) -> None:
             "place of; name a folder in it."
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it to prepare again.")
+        raise ConfigError(f"output_dir {output} is not empty; name another folder, or delete it first.")
 
 
 def refused_by_disk(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ import torch
 from ftkit.errors import ConfigError, ModelError
 from ftkit.export.card import write_card
 from ftkit.export.receipt import Change, change, greedy, greedy_from, logits_along, prompt_ids
-from ftkit.folders import check_writable, open_to_others
+from ftkit.folders import open_to_others, refuse_to_overwrite
 from ftkit.models import base_record
 from ftkit.models.loading import load
 from ftkit.models.quantized import Quantization, guard, loading_config
@@ -86,13 +86,15 @@ class Receipt:
         return "\n".join(lines)
 
 
-def merge_and_save(run: str | Path, output_dir: str | Path, dtype: str = "float32") -> float:
+def merge_and_save(
+    run: str | Path, output_dir: str | Path, dtype: str = "float32", *, trust_remote_code: bool = False
+) -> float:
     """`merge` onto the weights that the adapter was trained beside.
 
     Returns:
         The largest difference between a logit of the reloaded folder and of base plus adapter, in float32.
     """
-    receipt = merge(run, output_dir, dtype=dtype, compare=False)
+    receipt = merge(run, output_dir, dtype=dtype, compare=False, trust_remote_code=trust_remote_code)
     return receipt.changes[receipt.onto].max_logit
 
 
@@ -105,6 +107,7 @@ def merge(
     prompts: list[list[dict[str, Any]]] | None = None,
     max_new_tokens: int = NEW_TOKENS,
     compare: bool = True,
+    trust_remote_code: bool = False,
 ) -> Receipt:
     """Write base plus adapter as a model folder that Transformers loads without PEFT, with its receipt.
 
@@ -122,6 +125,7 @@ def merge(
             random tokens.
         max_new_tokens: longest answer that is compared.
         compare: measure the other targets too; each loads the base once more.
+        trust_remote_code: run Python code that the base's hub repository brings along. Off: it runs with your rights.
 
     Raises:
         ModelError: `run` holds no adapter, its base is not the one it was trained on, or the merged or the reloaded
@@ -131,9 +135,7 @@ def merge(
     run, output = Path(run), Path(output_dir)
     if not (run / "adapter_config.json").is_file():
         raise ModelError(f"{run} holds no adapter (adapter_config.json); give the folder that training wrote.")
-    check_writable(output, output.parent)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output} is not empty; name another folder for the merged model.")
+    refuse_to_overwrite(output)
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not {dtype!r}.")
     record = base_record.read(run)
@@ -142,13 +144,13 @@ def merge(
     targets = [onto] if quantization is None or not compare else list(TARGETS)
 
     exactly = "dequantized" if quantization else "original"
-    model, tokenizer = _load(run, exactly)
+    model, tokenizer = _load(run, exactly, trust_remote_code)
     questions = prompt_ids(model, tokenizer, prompts)
     answers = greedy(model, tokenizer, questions, max_new_tokens)
     look = partial(logits_along, prompts=questions, answers=answers)
     trained = look(model)
     base = model.active_peft_config.base_model_name_or_path
-    with _work_folder(output) as work:
+    with _work_folder(output.resolve()) as work:
         found: dict[str, list[torch.Tensor]] = {}
         chosen = work / onto
         exact = chosen if onto == exactly and dtype == "float32" else work / "exact"
@@ -156,14 +158,15 @@ def merge(
         model.save_pretrained(str(exact))
         del model
         if onto == exactly and exact != chosen:
-            _rounded(exact, dtype).save_pretrained(str(chosen))
+            _rounded(exact, dtype, trust_remote_code).save_pretrained(str(chosen))
         for target in targets:
             if target != exactly:
                 saved = chosen if target == onto else None
-                found[target] = _make(target, run, exact, saved, record, dtype, look)
+                found[target] = _make(target, run, exact, saved, record, dtype, look, trust_remote_code)
         tokenizer.save_pretrained(str(chosen))
         compute = record.dtype if onto == "requantized" else "float32"
-        reloaded, _ = load(str(chosen), dtype=compute, attn_implementation="sdpa", verbose=False)
+        usual = {"attn_implementation": "sdpa", "verbose": False, "trust_remote_code": trust_remote_code}
+        reloaded, _ = load(str(chosen), dtype=compute, **usual)
         after = look(reloaded)
         difference = _difference(found[onto], after)
         if onto == "requantized" or dtype == "float32":
@@ -189,10 +192,8 @@ def merge(
         )
         write_card(chosen, run)
         open_to_others(chosen)
-        if output.exists():
-            output.rmdir()
         chosen.chmod(0o755)
-        os.replace(chosen, output)
+        os.replace(chosen, output.resolve())
     return receipt
 
 
@@ -211,9 +212,10 @@ def _target(onto: str | None, run: Path, quantization: Quantization | None, dtyp
     return onto
 
 
-def _load(run: Path, onto: str) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
+def _load(run: Path, onto: str, trust_remote_code: bool) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
     how = "dequantized" if onto == "dequantized" else None
-    return load(str(run), dtype="float32", attn_implementation="sdpa", quantization=how, verbose=False)
+    usual = {"attn_implementation": "sdpa", "verbose": False, "trust_remote_code": trust_remote_code}
+    return load(str(run), dtype="float32", quantization=how, **usual)
 
 
 def _merge(model: "PeftModel", before: list[torch.Tensor], look: Look) -> "tuple[PreTrainedModel, list[torch.Tensor]]":
@@ -232,13 +234,14 @@ def _make(
     record: "base_record.BaseRecord",
     dtype: str,
     look: Look,
+    trust_remote_code: bool,
 ) -> list[torch.Tensor]:
     """Logits of the merge onto "original" or "requantized", which is saved in `folder` if there is one."""
     if target == "requantized":
-        model = _requantized(exact, record)
+        model = _requantized(exact, record, trust_remote_code)
         found = look(model)
     else:
-        adapted, _ = _load(run, "original")
+        adapted, _ = _load(run, "original", trust_remote_code)
         model, found = _merge(adapted, look(adapted), look)
         model = model.to(getattr(torch, dtype))
     if folder:
@@ -246,17 +249,18 @@ def _make(
     return found
 
 
-def _rounded(exact: Path, dtype: str) -> "PreTrainedModel":
+def _rounded(exact: Path, dtype: str, trust_remote_code: bool) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(exact, dtype=torch.float32).to(getattr(torch, dtype))
+    wide = AutoModelForCausalLM.from_pretrained(exact, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return wide.to(getattr(torch, dtype))
 
 
-def _requantized(exact: Path, record: "base_record.BaseRecord") -> "PreTrainedModel":
+def _requantized(exact: Path, record: "base_record.BaseRecord", trust_remote_code: bool) -> "PreTrainedModel":
     """As Transformers quantises when it loads; fused experts stay wide then."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config, dtype = AutoConfig.from_pretrained(exact), getattr(torch, record.dtype)
+    config, dtype = AutoConfig.from_pretrained(exact, trust_remote_code=trust_remote_code), getattr(torch, record.dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     packing = loading_config(config, record.quantization, dtype=dtype, device=device, alone=True)
     model = AutoModelForCausalLM.from_pretrained(
@@ -265,6 +269,7 @@ def _requantized(exact: Path, record: "base_record.BaseRecord") -> "PreTrainedMo
         quantization_config=packing,
         device_map={"": device},
         attn_implementation="sdpa",
+        trust_remote_code=trust_remote_code,
     )
     guard(model)
     return model

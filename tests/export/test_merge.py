@@ -203,6 +203,21 @@ def test_a_base_that_has_changed_is_refused(tmp_path, wide):
     assert not (tmp_path / "merged").exists()
 
 
+def test_a_link_to_an_empty_folder_is_followed_and_the_working_folder_refused_before_the_work(
+    adapter, tmp_path, monkeypatch
+):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    merge_and_save(adapter, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real/model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "link", "real"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("ftkit.export.merge._load", None)
+    with pytest.raises(ConfigError, match="working folder or a mount point"):
+        merge_and_save(adapter, ".")
+
+
 def test_what_is_wrong_is_one_sentence(adapter, tmp_path):
     with pytest.raises(ModelError, match="holds no adapter"):
         merge_and_save(tmp_path / "nothing", tmp_path / "merged")
