@@ -16,9 +16,9 @@ from ftkit.evaluation.config import EvaluationConfig
 from ftkit.evaluation.errors_by_category import Categorise, analyse
 from ftkit.evaluation.general import general_texts
 from ftkit.evaluation.generate import generate
-from ftkit.evaluation.harness import LOCAL_TASKS, run_harness
+from ftkit.evaluation.harness import LOCAL_TASKS, check_tasks, run_harness
 from ftkit.evaluation.measure import Measured, compare_measured, measure_answers
-from ftkit.evaluation.perplexity import Likelihood, perplexity, text_likelihoods
+from ftkit.evaluation.perplexity import Likelihood, check_readable, perplexity, text_likelihoods
 from ftkit.evaluation.rows import conversations
 from ftkit.evaluation.summary import summary
 from ftkit.folders import check_writable
@@ -203,6 +203,8 @@ class LLMEvaluator:
         if test_dataset is None and test_texts is None and not run_benchmarks:
             raise DataError("there is nothing to evaluate: give test_dataset, test_texts or run_benchmarks=True.")
         check_writable(Path(self.config.output_dir), Path(self.config.output_dir))
+        if run_benchmarks:
+            check_tasks(tasks)
         columns = (instruction_col, response_col)
         rows = None if test_dataset is None else conversations(test_dataset, *columns, self.config.num_samples)
         results: dict[str, Any] = {
@@ -213,7 +215,7 @@ class LLMEvaluator:
             "notes": list(self.notes),
         }
         if rows is not None and train_dataset is not None:
-            seen = {question(row) for row in conversations(train_dataset, *columns)}
+            seen = {question(row) for row in conversations(train_dataset, *columns, plain=True)}
             results["seen_in_training"] = sum(question(row) in seen for row in rows)
         work = {
             "rows": rows,
@@ -265,6 +267,8 @@ class LLMEvaluator:
 
     def _measure(self, rows, *, texts=None, general=(), tasks=(), score=None, categorize_fn=None) -> Measured:
         measured = Measured()
+        if general or (self.config.compute_perplexity and (rows is not None or texts is not None)):
+            check_readable(self.model)  # before hours of answers, not after them
         if rows is not None:
             measure_answers(
                 measured,

@@ -11,6 +11,7 @@ from ftkit.errors import DataError, near_matches
 from ftkit.evaluation.metrics import need
 
 if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOCAL_TASKS: dict[str, dict[str, Any]] = {
@@ -119,15 +120,28 @@ def scores_of(benchmarks: Mapping[str, Any]) -> Iterator[tuple[str, str, float, 
                 yield task, key, float(value), float(error) if isinstance(error, int | float) else None
 
 
-def _load(names: list[str]) -> dict[str, Any]:
-    """The harness's tasks and groups by name; their data is loaded here."""
+def check_tasks(names: Sequence[str]) -> "TaskManager":
+    """The harness's list of tasks, in which all these are.
+
+    Raises:
+        MissingDependency: lm_eval is not installed.
+        DataError: there is no such task.
+    """
+    need("lm_eval", "the benchmarks", "harness")
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_defaults=any(name not in LOCAL_TASKS for name in names))
+    with _quiet():
+        manager = TaskManager(include_defaults=any(name not in LOCAL_TASKS for name in names))
     known = [*LOCAL_TASKS, *manager.all_tasks]
     for name in names:
         if name not in known:
             raise DataError(f"lm-evaluation-harness has no task {name!r}.{near_matches(name, known)}")
+    return manager
+
+
+def _load(names: list[str]) -> dict[str, Any]:
+    """The harness's tasks and groups by name; their data is loaded here."""
+    manager = check_tasks(names)
     try:
         return manager.load([_local(name) if name in LOCAL_TASKS else name for name in names])
     except Exception as error:  # datasets, the hub's client and the tasks' own code raise without a common class

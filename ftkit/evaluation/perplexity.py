@@ -182,6 +182,20 @@ def _windows(ids: list[int], labels: list[int], window: int, stride: int):
         start, scored = start + stride, end
 
 
+def check_readable(model: "PreTrainedModel") -> None:
+    """
+    Raises:
+        ModelError: the model's likelihoods are not those of its head's logits.
+    """
+    from ftkit.loss import scaled_by
+
+    if (name := scaled_by(model)) is not None:
+        raise ModelError(
+            f"{name} scales the logits of this model, which perplexity does not do; evaluate it with "
+            "compute_perplexity=False and general_texts=0."
+        )
+
+
 def _first_label(labels: list[int]) -> int:
     """Where the first label stands that is predicted."""
     return next(at for at, label in enumerate(labels) if at and label != IGNORE_INDEX)
@@ -192,7 +206,7 @@ def _nll(model, pad_token_id: int, batch, prefix: SharedPrefix | None) -> list[f
     import torch
     from torch.nn.functional import cross_entropy
 
-    from ftkit.loss import CHUNK_LOGITS, SCALES
+    from ftkit.loss import CHUNK_LOGITS
 
     width = max(len(ids) for _, ids, _ in batch)
     ids = torch.tensor([ids + [pad_token_id] * (width - len(ids)) for _, ids, _ in batch])
@@ -200,8 +214,6 @@ def _nll(model, pad_token_id: int, batch, prefix: SharedPrefix | None) -> list[f
     targets = torch.tensor([labels[1:] + [IGNORE_INDEX] * (width - len(labels) + 1) for *_, labels in batch])
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = model.config.get_text_config()
-    if scaled := [name for name in SCALES if getattr(config, name, None) not in (None, 1)]:
-        raise ModelError(f"{scaled[0]} scales the logits of this model, which perplexity does not do.")
     known = {"use_cache": False}
     if prefix:
         ids, targets = ids[:, prefix.length :], targets[:, prefix.length :]

@@ -14,6 +14,7 @@ def conversations(
     instruction_col: str = "instruction",
     response_col: str = "response",
     limit: int | None = None,
+    plain: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows in the messages format, the last message being the reference.
 
@@ -21,6 +22,7 @@ def conversations(
         dataset: rows of a prepared data set, in any format of `ftkit.data.formats`, or with the two named columns;
             `input` and `system`, where a row has them, are then part of the question.
         limit: the first so many rows only.
+        plain: leave rows of plain text out, which ask nothing, instead of refusing them; then none may be left.
 
     Raises:
         DataError: there are no rows, or one holds no question and answer.
@@ -40,10 +42,12 @@ def conversations(
                 "with instruction_col and response_col."
             )
         row = to_messages(row, f"row {number}", columns)
+        if "text" in row and plain:
+            continue
         if "text" in row:
             raise DataError(f"row {number} is plain text, which has no answer to compare with; give it as test_texts.")
         rows.append(row)
-    if not rows:
+    if not rows and not plain:
         raise DataError("there are no rows to evaluate on; give at least one.")
     return rows
 

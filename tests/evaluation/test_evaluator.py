@@ -245,6 +245,23 @@ def test_a_misspelt_model_is_found_before_the_baseline_is_measured(rows, tmp_pat
         LLMEvaluator(model=torch.nn.Linear(1, 1))
 
 
+def test_what_cannot_be_measured_is_said_before_the_work(rows, tmp_path, monkeypatch):
+    made = evaluator(folder=tmp_path)
+    monkeypatch.setattr("ftkit.evaluation.measure.answer", None)
+    with pytest.raises(DataError, match="has no task 'helaswag'"):
+        made.run_full_evaluation(rows, run_benchmarks=True, tasks=["helaswag"])
+    made.model.config.logit_scale = 0.25
+    with pytest.raises(ModelError, match="logit_scale scales the logits.*compute_perplexity=False"):
+        made.run_full_evaluation(rows)
+
+
+def test_training_rows_of_plain_text_are_no_questions(rows, tmp_path):
+    made = evaluator(folder=tmp_path, compute_perplexity=False)
+    trained = [{"text": "Plain."}, rows[0]]
+    assert made.run_full_evaluation(rows[:2], train_dataset=trained)["seen_in_training"] == 1
+    assert made.run_full_evaluation(rows[:2], train_dataset=trained[:1])["seen_in_training"] == 0
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     one = evaluator(folder=tmp_path / "file")
