@@ -141,10 +141,12 @@ def likelihoods(
 
     Raises:
         DataError: there are no sequences, or the stride does not fit the window.
+        ModelError: as in `check_readable`.
     """
     import torch
     from tqdm.std import tqdm
 
+    check_readable(model)
     if not sequences:
         raise DataError("there are no texts to score; give at least one.")
     window = min(window or MAX_WINDOW, context_length(model))
