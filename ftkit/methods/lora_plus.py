@@ -1,8 +1,8 @@
 r"""The optimizer's parameter groups, with LoRA+'s rate for B.
 
 Hayou, Ghosh and Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models*, arXiv 2402.12354:
-:math:`\eta_B = \lambda \eta_A`. Section 5.3 finds the best ratio to depend on model and task: about 16 for RoBERTa,
-2 to 4 for Llama.
+:math:`\eta_B = \lambda \eta_A`. The authors find the best ratio to depend on model and task, and suggest 16 to begin
+with.
 """
 
 from typing import Any
