@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ftkit.errors import ConfigError, ModelError
+from ftkit.errors import ConfigError, ModelError, UnknownLayout
 from ftkit.memory.estimator import estimate
 from ftkit.models import precision
 from ftkit.models.tiny import TINY
@@ -16,8 +16,8 @@ _OPTIMIZERS = {"paged_adamw_32bit": "paged_adamw", "adamw_torch": "adamw"}
 def announce_memory(config: TrainingConfig, method: str) -> None:
     """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
 
-    A model or a target that the estimator does not know is passed over in silence: what follows says what is wrong, if
-    anything is.
+    A model that has layers unknown to the estimator is said not to be estimated. One that does not exist and an unknown
+    target are passed over in silence: what follows says what is wrong, if anything is.
     """
     import torch
 
@@ -32,6 +32,9 @@ def announce_memory(config: TrainingConfig, method: str) -> None:
         notice, warning = memory_notice(
             config, method, available=available, dtype=choice.dtype, device="cuda" if on_gpu else "cpu"
         )
+    except UnknownLayout as error:
+        print(f"memory: not estimated ({str(error).rstrip('.')})")
+        return
     except (ConfigError, ModelError):
         return
     print(notice)

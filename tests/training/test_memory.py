@@ -1,9 +1,11 @@
 """What a trainer says about memory before it loads."""
 
 import pytest
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from ftkit.errors import ModelError
 from ftkit.memory.estimator import estimate
+from ftkit.models.loading import load_tokenizer
 from ftkit.training.config import LoRAConfig
 from ftkit.training.lora import LoRAFineTuner
 from ftkit.training.memory import memory_notice
@@ -30,3 +32,18 @@ def test_a_model_that_does_not_exist_is_reported_by_loading_it(capsys):
     with pytest.raises(ModelError, match="tiny-lama3"):
         LoRAFineTuner(LoRAConfig(model_name="tiny-lama3")).load_model_and_tokenizer()
     assert "memory:" not in capsys.readouterr().out
+
+
+def test_a_model_with_unknown_layers_trains_without_an_estimate(tmp_path, capsys):
+    layers = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    tokenizer = load_tokenizer("tiny-qwen3")
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Lfm2Config(vocab_size=len(tokenizer), **layers, **sizes, **ends)
+    for part in (Lfm2ForCausalLM(config), tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    run = {"output_dir": str(tmp_path / "run"), "max_steps": 2, "batch_size": 1, "gradient_accumulation_steps": 1}
+    row = [{"role": "user", "content": "red?"}, {"role": "assistant", "content": "green"}]
+    data = {"train": [{"messages": row}] * 4}
+    LoRAFineTuner(LoRAConfig(model_name=str(tmp_path / "base"), lora_r=4, **run), data).train()
+    assert "memory: not estimated (model.layers.0.conv" in capsys.readouterr().out
