@@ -26,7 +26,7 @@ def describe(config: "PreTrainedConfig", note: str = "") -> Architecture:
         note = f"{note} The text decoder alone: the vision tower is not counted.".strip()
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(text)
+            model = AutoModelForCausalLM.from_config(text, trust_remote_code=False)
     except ValueError as error:
         raise ModelError(
             f"model type {text.model_type!r}: transformers has no causal language model for it."
