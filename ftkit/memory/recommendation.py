@@ -74,7 +74,14 @@ class Case:
 
     def _run(self, method: str) -> Estimate:
         # Without checkpointing where four rows fit so; with it where they do not; then ever fewer rows.
-        common = {"method": method, "rank": self.rank, "sequence_length": self.sequence_length, "shards": self.gpus}
+        common = {
+            "method": method,
+            # As ftkit's trainer runs it; FSDP gathers bf16 weights a layer at a time, and autocast would keep them all.
+            "precision": "autocast" if method == "full" and self.gpus == 1 else "mixed",
+            "rank": self.rank,
+            "sequence_length": self.sequence_length,
+            "shards": self.gpus,
+        }
         for checkpointing, batches in ((False, (16, 8, 4)), (True, (16, 8, 4, 2, 1))):
             for batch in batches:
                 run = estimate(self.model, batch_size=batch, use_gradient_checkpointing=checkpointing, **common)
