@@ -84,3 +84,14 @@ def test_full_fine_tuning_is_estimated_as_its_trainer_runs():
     run = {"available": found.memory.upper_bytes, "dtype": "bfloat16", "device": "cuda"}
     assert memory_notice(config, "full", **run)[1] == ""
     assert "may not fit" in memory_notice(config, "full", **run | {"available": found.memory.upper_bytes - 1})[1]
+
+
+def test_advice_with_several_cards_says_that_the_trainers_do_not_share():
+    def said(gpus: int, model: str) -> list[str]:
+        found = recommend(model, rows=5_000, gpu="A100-80", gpus=gpus)
+        return [reason for reason in found.reasons if "FSDP, which ftkit's trainers do not do" in reason]
+
+    assert said(1, "llama-3-8b") == []
+    assert len(said(2, "llama-3-8b")) == 1 and said(2, "llama-3-8b")[0].startswith("2 cards")
+    assert "or more cards, which needs" in said(1, "deepseek-v3")[0]  # nothing fits
+    assert len(said(2, "deepseek-v3")) == 1
