@@ -4,6 +4,7 @@ import os
 import sys
 
 from ftkit.errors import ConfigError, ModelError, UnknownLayout
+from ftkit.memory.catalogue import architecture
 from ftkit.memory.estimator import estimate
 from ftkit.models import precision
 from ftkit.models.tiny import TINY
@@ -76,17 +77,29 @@ def memory_notice(config: TrainingConfig, method: str, *, available: int, dtype:
         use_gradient_checkpointing=config.use_gradient_checkpointing,
         device=device,
     )
+    beside = _delta_lora_bytes(config, dtype) if getattr(config, "method", "") == "delta-lora" else 0
+    static, upper = run.static_bytes + beside, run.upper_bytes + beside
     parts = "weights, gradients" if method == "full" else "weights, adapters, gradients"
+    if beside:
+        parts = f"weights, adapters, {beside / 1e9:.2f} GB that Delta-LoRA keeps from its start step on, gradients"
     rows = f"batches of {config.batch_size} rows of {config.max_seq_length:,} tokens"
     notice = (
-        f"memory: {run.static_bytes / 1e9:.2f} GB for {parts} and optimizer, and up to "
+        f"memory: {static / 1e9:.2f} GB for {parts} and optimizer, and up to "
         f"{(run.upper_bytes - run.static_bytes) / 1e9:.2f} GB for {rows}; this device has {available / 1e9:.1f} GB"
     )
-    if run.static_bytes > available:
+    if static > available:
         return notice, f"{config.model_name} will not fit: its fixed part alone is larger than this device's memory."
-    if run.upper_bytes > available:
+    if upper > available:
         return notice, (
             f"{rows} may not fit. Where rows are that long, lower batch_size or max_seq_length, or set "
             "use_gradient_checkpointing=True."
         )
     return notice, ""
+
+
+def _delta_lora_bytes(config: TrainingConfig, dtype: str) -> int:
+    """What Delta-LoRA keeps beside: A and B twice, and beside a narrower base a float32 copy of each adapted weight."""
+    names = config.target_modules
+    shapes = [s for s in architecture(config.model_name).shapes if s.adapted and (names is None or s.name in names)]
+    factors = sum(2 * config.lora_r * (s.d_in + s.d_out) * s.count for s in shapes)
+    return 4 * (factors + (0 if dtype == "float32" else sum(s.total for s in shapes)))

@@ -5,7 +5,8 @@ from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from ftkit.errors import ModelError
 from ftkit.memory.estimator import estimate
-from ftkit.models.loading import load_tokenizer
+from ftkit.methods.by_name import attach
+from ftkit.models.loading import load, load_tokenizer
 from ftkit.training.config import LoRAConfig
 from ftkit.training.lora import LoRAFineTuner
 from ftkit.training.memory import memory_notice
@@ -20,6 +21,28 @@ def test_it_warns_where_a_run_will_not_or_may_not_fit():
     assert "may not fit" in memory_notice(config, available=run.upper_bytes - 1, **ON_GPU)[1]
     notice, warning = memory_notice(config, available=run.upper_bytes, **ON_GPU)
     assert warning == "" and f"{run.static_bytes / 1e9:.2f} GB" in notice
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("targets", [None, ("q_proj", "v_proj")])
+def test_the_notice_counts_what_delta_lora_keeps_beside(dtype, targets):
+    settings = {"lora_r": 4, "target_modules": targets, "batch_size": 1, "max_seq_length": 64}
+    base = load("tiny-qwen3", dtype=dtype, verbose=False)[0]
+    adapter = attach(base, "delta-lora", r=4, target_modules=targets, delta_lora_start_step=0)
+    adapter.begin(1)
+    kept = [tensor for factors in (adapter.start, adapter.last) for pair in factors.values() for tensor in pair]
+    kept += list(adapter.master.values()) if dtype == "bfloat16" else []  # a float32 base is its own
+    beside = sum(tensor.nbytes for tensor in kept)
+
+    where = {"method": "lora", "dtype": dtype, "device": "cpu"}
+    names = {"precision": "float32" if dtype == "float32" else "mixed", "target_modules": targets, "device": "cpu"}
+    lora = estimate("tiny-qwen3", method="lora", rank=4, batch_size=1, sequence_length=64, **names)
+    config = LoRAConfig(model_name="tiny-qwen3", method="delta-lora", **settings)
+    enough = lora.static_bytes + beside
+    assert "will not fit" in memory_notice(config, available=enough - 1, **where)[1]
+    assert "will not fit" not in memory_notice(config, available=enough, **where)[1]
+    notice, warning = memory_notice(config, available=lora.upper_bytes + beside, **where)
+    assert warning == "" and "Delta-LoRA keeps from its start step on" in notice
 
 
 def test_the_trainer_says_it_before_it_loads(capsys):
