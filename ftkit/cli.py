@@ -98,7 +98,8 @@ class Memory:
     use_gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass. Default: True for full and qlora, False for lora."""
     shards: int = 1
-    """GPUs over which FSDP shards parameters, gradients and optimizer states."""
+    """GPUs over which FSDP shards parameters, gradients and optimizer states. ftkit's trainers do not: they hold the
+    whole model on each."""
     gpu: str | None = None
     """Say whether it fits on this card (T4, RTX 4090, L4, A100-80, H100, ...)."""
     json: bool = False
@@ -251,7 +252,7 @@ def _prompts(options: Merge) -> list[list[dict]] | None:
 
 def memory(options: Memory) -> None:
     from ftkit.memory.estimator import estimate
-    from ftkit.memory.fit import fits, smallest_card
+    from ftkit.memory.fit import NEEDS_FSDP, fits, smallest_card
     from ftkit.memory.hardware import accelerator
 
     settings = dataclasses.asdict(options)
@@ -263,6 +264,8 @@ def memory(options: Memory) -> None:
         print(json.dumps(result.to_dict() | answer))
         return
     print(result)
+    if options.shards > 1:
+        print(f"{options.shards} GPUs share it by {NEEDS_FSDP}.")
     if card:
         answer = {
             "yes": "It fits",
@@ -273,7 +276,10 @@ def memory(options: Memory) -> None:
     elif smallest := smallest_card(result):
         print(f"The smallest card of the table on which it fits is the {smallest.name} ({smallest.memory_gb} GB).")
     else:
-        print("No single card of the table holds it; raise shards, or choose a smaller model, rank or batch.")
+        print(
+            "No single card of the table holds it; choose a smaller model, rank or batch, or raise shards, which needs "
+            f"{NEEDS_FSDP}."
+        )
 
 
 COMMANDS: dict[str, tuple[type, Callable]] = {

@@ -36,6 +36,10 @@ class Interrupted(TrainingError):
         self.number = number
 
 
+class UnknownLayout(ModelError):
+    """A model with layers that the memory estimator does not know; it may train all the same."""
+
+
 class MissingDependency(FtkitError, ImportError):
     """An optional package is not installed; the text holds the command that installs it."""
 

@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -61,13 +62,20 @@ def selftest(options: Selftest) -> int:
 
 
 def run(name: str, check: Callable[[], str]) -> Result:
-    """One check, whatever it raises; what it prints is left out."""
+    """One check, whatever it raises; what it prints is left out.
+
+    Raises:
+        Interrupted: SIGTERM, SIGHUP or SIGINT came while it trained.
+    """
     started = time.perf_counter()
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             outcome, detail = "ok", check()
     except MissingDependency as error:
         outcome, detail = "left out", str(error)
+    except Interrupted as error:  # not what it says: the run's folder is gone
+        message = f"the self-test was stopped by {signal.Signals(error.number).name} in its check {name!r}."
+        raise Interrupted(message, error.number) from None
     except Exception as error:  # a library that breaks on this machine is what is looked for
         outcome, detail = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     return Result(name, outcome, detail, round(time.perf_counter() - started, 2))
@@ -171,14 +179,17 @@ def _stop_half_way(tuner) -> None:
 
     class Stop(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            tuner.trainer.interrupted = state.global_step + 1 == STEPS // 2
+            tuner.trainer.interrupted |= state.global_step + 1 == STEPS // 2
 
     tuner.load_model_and_tokenizer()
     tuner.load_data()
     tuner.create_trainer().add_callback(Stop())
     try:
         tuner.train()
-    except Interrupted:
+    except Interrupted as error:
+        # The planned stop has no signal and is reported as SIGTERM.
+        if error.number != signal.SIGTERM or tuner.trainer.state.global_step != STEPS // 2:
+            raise
         return
     raise TrainingError("a run that was told to stop went on.")
 

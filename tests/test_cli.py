@@ -122,6 +122,16 @@ def test_memory_answers_as_text_and_as_json(capsys):
     assert answer["gpu"]["fits"] == "no"
 
 
+def test_memory_over_several_gpus_says_that_the_trainers_do_not_share(capsys):
+    said = "FSDP, which ftkit's trainers do not do"
+    assert main(["memory", "llama-3-70b", "--gpu", "A100-80"]) == 0
+    assert said not in capsys.readouterr().out
+    assert main(["memory", "llama-3-70b", "--shards", "8", "--gpu", "A100-80"]) == 0
+    assert f"8 GPUs share it by {said}" in capsys.readouterr().out
+    assert main(["memory", "deepseek-v3", "--method", "full"]) == 0
+    assert f"raise shards, which needs {said}" in capsys.readouterr().out
+
+
 def test_memory_names_what_it_does_not_know(capsys):
     assert "'llama-3-70b'" in fails(capsys, "memory", "lama-3-70b")
     assert "'T4'" in fails(capsys, "memory", "llama-3-8b", "--gpu", "T5")

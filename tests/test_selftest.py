@@ -1,6 +1,7 @@
 """`ftkit selftest` passes here, and says so where something computes wrongly."""
 
 import json
+import signal
 import sys
 
 import pytest
@@ -32,6 +33,27 @@ def test_a_failure_is_a_line_and_exit_code_2_and_the_others_run(monkeypatch, cap
     assert lines[0].startswith("failed    one: RuntimeError: no kernel for this")
     assert lines[1].startswith("left out  two: pip install it") and lines[2].startswith("ok        three: Python")
     assert printed.err == "ftkit: 1 of 3 checks failed: one.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("run", [0, 1], ids=["in the whole run", "in the run that is stopped half-way"])
+def test_a_signal_in_training_ends_the_self_test(number, run, monkeypatch, capsys):
+    from ftkit.training.trainer import TokenTrainer
+
+    steps, step = [], TokenTrainer.training_step
+
+    def stopped(self, *arguments, **named):
+        steps.append(self.state.global_step)
+        if len(steps) == run * selftest.STEPS + 1:
+            signal.raise_signal(number)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(TokenTrainer, "training_step", stopped)
+    monkeypatch.setattr(selftest, "CHECKS", {"LoRA": selftest.lora, "after": selftest.libraries})
+    assert main(["selftest"]) == 128 + number
+    printed = capsys.readouterr()
+    assert printed.err == f"ftkit: the self-test was stopped by {number.name} in its check 'LoRA'.\n"
+    assert "after" not in printed.out
 
 
 def test_wrong_4_bit_numbers_are_noticed(monkeypatch):

@@ -8,7 +8,7 @@ import functools
 import json
 from pathlib import Path
 
-from ftkit.errors import ModelError, near_matches
+from ftkit.errors import ModelError, UnknownLayout, near_matches
 from ftkit.memory.shapes import Architecture
 
 FILE = Path(__file__).with_name("catalogue.json")
@@ -48,6 +48,7 @@ def architecture(model: str) -> Architecture:
 
     Raises:
         ModelError: it is none of these; the text names the nearest known ones.
+        UnknownLayout: it has layers that the estimator does not know.
     """
     model = str(model)
     is_path = Path(model).exists()
@@ -76,6 +77,8 @@ def _slow(model: str) -> Architecture:
 
     try:
         return describe(load_config(model))
+    except UnknownLayout:
+        raise  # it was found: no other name was meant
     except ModelError as error:
         # The loader suggests names of models that it can load; here the catalogue's are the nearer ones.
         reason = str(error).partition(" Did you mean")[0]

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ftkit.errors import ModelError
+from ftkit.errors import ModelError, UnknownLayout
 from ftkit.memory.shapes import Architecture, Shape
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ def describe(config: "PreTrainedConfig", note: str = "") -> Architecture:
     """The architecture of the text decoder that `config` describes; a vision tower is left out, and the note says so.
 
     Raises:
-        ModelError: transformers has no causal language model for it, or its parameters have a layout unknown here.
+        ModelError: transformers has no causal language model for it.
+        UnknownLayout: its parameters have a layout unknown here.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -25,7 +26,7 @@ def describe(config: "PreTrainedConfig", note: str = "") -> Architecture:
         note = f"{note} The text decoder alone: the vision tower is not counted.".strip()
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(text)
+            model = AutoModelForCausalLM.from_config(text, trust_remote_code=False)
     except ValueError as error:
         raise ModelError(
             f"model type {text.model_type!r}: transformers has no causal language model for it."
@@ -63,7 +64,13 @@ def _facts(config: "PreTrainedConfig", model: "PreTrainedModel", shapes: tuple[S
         "ffn": next((s.d_out for s in shapes if s.name == "up_proj" and s.where == "mlp"), 0),
     }
     if experts:
-        expert = next(s for s in shapes if s.kind == "expert" and s.name == "gate_up_proj")
+        expert = next((s for s in shapes if s.kind == "expert" and s.name == "gate_up_proj"), None)
+        if expert is None:
+            names = ", ".join(sorted({s.name for s in shapes if s.kind == "expert"}))
+            raise UnknownLayout(
+                f"model type {config.model_type!r} holds its experts as {names}; the estimator knows gate_up_proj and "
+                "down_proj, so it cannot say what memory this model takes."
+            )
         facts |= {
             "moe_layers": expert.count,
             "experts": experts,
@@ -116,6 +123,11 @@ def _shape(full: str, module: "nn.Module", parameter, hidden: int, adapted: str)
         where = "moe"
     else:
         where = "mlp" if ".mlp" in owner or ".feed_forward" in owner else ""
+    if isinstance(module, nn.Conv1d):
+        raise UnknownLayout(
+            f"{full} belongs to a convolution; the estimator knows attention and MLPs, so it cannot say what memory "
+            "this model takes."
+        )
     if parameter.ndim == 1:
         return Shape("vector", short if name == "weight" else f"{short}.{name}", 1, parameter.numel(), 0, where=where)
     if parameter.ndim == 3:
@@ -126,8 +138,10 @@ def _shape(full: str, module: "nn.Module", parameter, hidden: int, adapted: str)
             d_in, d_out = d_out, d_in
         return Shape("expert", name, d_in, d_out, 0, parameter.shape[0], adapted, where)
     if parameter.ndim != 2:
-        raise ModelError(f"{full} has {parameter.ndim} dimensions; the estimator knows vectors, matrices and experts.")
+        raise UnknownLayout(
+            f"{full} has {parameter.ndim} dimensions; the estimator knows vectors, matrices and experts."
+        )
     kind = "router" if where == "moe" else "indexer" if where == "indexer" else "linear"
     if kind == "linear" and not isinstance(module, nn.Linear):
-        raise ModelError(f"{full} is a matrix outside a linear layer; the estimator does not know what it does.")
+        raise UnknownLayout(f"{full} is a matrix outside a linear layer; the estimator does not know what it does.")
     return Shape(kind, short, parameter.shape[1], parameter.shape[0], 0, 1, adapted if kind == "linear" else "", where)

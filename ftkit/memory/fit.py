@@ -13,10 +13,15 @@ from ftkit.memory.shapes import Architecture
 SEARCHED = {"batch_size": 65_536, "sequence_length": 1_048_576, "rank": 4096}
 """What `largest` can search, and the value at which it stops."""
 
+NEEDS_FSDP = "FSDP, which ftkit's trainers do not do: they hold the whole model on each card"
+
 
 @dataclass(frozen=True)
 class Choice:
-    """One run that fits: card, how many, the memory of each and the cost of all."""
+    """One run that fits: card, how many, the memory of each and the cost of all.
+
+    More than one card share it by FSDP, which ftkit's trainers do not do: they hold the whole model on each card.
+    """
 
     gpu: Accelerator
     gpus: int
@@ -80,7 +85,8 @@ def cheapest(
         tokens, mfu: as for `training_cost`.
         prices: price of an hour by name of accelerator; only these are considered.
         methods: that may be used. Full fine-tuning costs more than LoRA, so leave out what the goal forbids.
-        gpus: numbers of cards; with more than one, FSDP shards over them.
+        gpus: numbers of cards; with more than one, FSDP shards over them, which ftkit's trainers do not do: give (1,)
+            for a run of theirs.
         settings: fields of `Settings`.
     """
     a = model if isinstance(model, Architecture) else architecture(model)

@@ -11,7 +11,7 @@ from functools import cached_property
 from ftkit.errors import ConfigError, near_matches
 from ftkit.memory.catalogue import architecture
 from ftkit.memory.estimator import METHODS, Estimate, estimate
-from ftkit.memory.fit import fits
+from ftkit.memory.fit import NEEDS_FSDP, fits
 from ftkit.memory.hardware import Accelerator, accelerator
 from ftkit.memory.shapes import Architecture
 
@@ -74,7 +74,14 @@ class Case:
 
     def _run(self, method: str) -> Estimate:
         # Without checkpointing where four rows fit so; with it where they do not; then ever fewer rows.
-        common = {"method": method, "rank": self.rank, "sequence_length": self.sequence_length, "shards": self.gpus}
+        common = {
+            "method": method,
+            # As ftkit's trainer runs it; FSDP gathers bf16 weights a layer at a time, and autocast would keep them all.
+            "precision": "autocast" if method == "full" and self.gpus == 1 else "mixed",
+            "rank": self.rank,
+            "sequence_length": self.sequence_length,
+            "shards": self.gpus,
+        }
         for checkpointing, batches in ((False, (16, 8, 4)), (True, (16, 8, 4, 2, 1))):
             for batch in batches:
                 run = estimate(self.model, batch_size=batch, use_gradient_checkpointing=checkpointing, **common)
@@ -154,7 +161,7 @@ def recommend(
         gpu: name of an accelerator, or one made by hand.
         goal: "behaviour" (style, format, a task: the usual case), "knowledge" (a domain that the model does not know),
             or "maximum" (the last bit of quality, whatever it costs).
-        gpus: cards; with more than one, FSDP shards over them.
+        gpus: cards; with more than one, FSDP shards over them, and a reason says that ftkit's trainers do not.
         sequence_length: tokens of the longest rows.
 
     Raises:
@@ -172,6 +179,8 @@ def recommend(
     reasons, path, at = [], [], next(iter(RULES))
     if rows < FEW_ROWS:
         reasons.append(f"{rows} rows are few: try a prompt with examples first, and keep it as the baseline.")
+    if gpus > 1:
+        reasons.append(f"{gpus} cards share a run by {NEEDS_FSDP}.")
     while at in RULES:
         question = RULES[at]
         answer = question.asks(case)
@@ -179,7 +188,8 @@ def recommend(
         reasons.append(question.because(case, answer))
         at = question.yes if answer else question.no
     if at not in METHODS:
-        reasons.append("Take a smaller model, shorter rows, more cards or a larger one.")
+        how = f", which needs {NEEDS_FSDP}" if gpus == 1 else ""
+        reasons.append(f"Take a smaller model, shorter rows, a larger card, or more cards{how}.")
         nearest = min((case.runs[m] for m in ("lora", "qlora")), key=lambda run: run.upper_bytes)
         return Recommendation(None, {}, tuple(reasons), tuple(path), nearest)
     settings, why = _settings(case, at)

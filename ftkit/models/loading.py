@@ -286,9 +286,12 @@ def _weights(
 
     placed = {} if choice.device == "cpu" else {"device_map": {"": choice.device}}  # straight there, not through RAM
     if quantization is not None:
-        packing = quantized.loading_config(config, quantization, dtype=choice.torch_dtype, device=choice.device)
+        trust = found.trust_remote_code
+        packing = quantized.loading_config(
+            config, quantization, dtype=choice.torch_dtype, device=choice.device, trust_remote_code=trust
+        )
         # Fused experts are wide until `finish`: they wait for it in RAM, where there is more room.
-        first = "cpu" if quantized.has_fused_experts(config) else choice.device
+        first = "cpu" if quantized.has_fused_experts(config, trust) else choice.device
         placed = {"device_map": {"": first}, "quantization_config": packing}
     model, report = AutoModelForCausalLM.from_pretrained(
         source,

@@ -68,19 +68,25 @@ def require_bitsandbytes() -> None:
 
 
 def loading_config(
-    config: "PreTrainedConfig", quantization: Quantization, *, dtype: "torch.dtype", device: str, alone: bool = False
+    config: "PreTrainedConfig",
+    quantization: Quantization,
+    *,
+    dtype: "torch.dtype",
+    device: str,
+    alone: bool = False,
+    trust_remote_code: bool | None = None,
 ) -> "BitsAndBytesConfig":
     """What `from_pretrained` is told: the layers that become `Linear4bit`; `finish` does the rest.
 
     Args:
         alone: nothing follows, as for a model that is saved in 4 bits for Transformers: what PEFT would adapt as
             parameters becomes `Linear4bit` too, and fused experts stay wide.
+        trust_remote_code: run the Python code that the model brings along. None: where it does, Transformers asks.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = _without_weights(config, trust_remote_code)
     compute = dtype if quantization.compute_dtype == "auto" else getattr(torch, quantization.compute_dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -91,13 +97,9 @@ def loading_config(
     )
 
 
-def has_fused_experts(config: "PreTrainedConfig") -> bool:
+def has_fused_experts(config: "PreTrainedConfig", trust_remote_code: bool | None = None) -> bool:
     """Whether `finish` will find experts that Transformers leaves wide."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = _without_weights(config, trust_remote_code)
     return any(module.get_parameter(name).ndim == 3 for module, name in _to_quantize(model))
 
 
@@ -190,6 +192,14 @@ def as_four_bit_tensor(weight: "torch.Tensor") -> "FourBitTensor":
         return weight
     state = weight.quant_state
     return FourBitTensor(weight.data, state, state.shape, state.dtype)
+
+
+def _without_weights(config: "PreTrainedConfig", trust_remote_code: bool | None) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def _not_by_transformers(model: "PreTrainedModel", device: str, alone: bool) -> set[str]:

@@ -53,9 +53,11 @@ class TrainingConfig(ABC):
     """Steps whose loss or gradient is not finite. They are skipped and logged; one more stops the run and names its
     rows."""
     warmup_ratio: float = 0.03
-    """Share of the steps in which the learning rate rises from 0 (at least one step where it is above 0)."""
+    """Share of the steps in which the learning rate rises from 0 (at least one step where it is above 0). The
+    schedule constant has no warm-up."""
     lr_scheduler_type: str = "cosine"
-    """Course of the learning rate after the warm-up: linear, cosine, constant or constant_with_warmup."""
+    """Course of the learning rate after the warm-up: linear, cosine, constant or constant_with_warmup; constant has no
+    warm-up."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations in a row without a new lowest validation loss. Default: never."""
     use_gradient_checkpointing: bool = False
@@ -129,6 +131,12 @@ class TrainingConfig(ABC):
         self.use_wandb = "wandb" in self.report_to
         if not self.use_wandb and self.run_name is not None:
             raise ConfigError("run_name names a Weights & Biases run, but use_wandb is False; set it or drop run_name.")
+
+    def _refuse_set(self, names: tuple[str, ...], why: str) -> None:
+        """Refuse the fields that hold another value than their default, which nothing would read."""
+        for name in names:
+            if (value := getattr(self, name)) != type(self).__dataclass_fields__[name].default:
+                raise ConfigError(f"{name}={value!r} {why}.")
 
     @abstractmethod
     def settle(self) -> None:
@@ -222,13 +230,14 @@ class LoRAConfig(TrainingConfig):
         if self.lora_alpha is None and self.method != "vera" and self.lora_r > 0:
             self.lora_alpha = 2 * math.sqrt(self.lora_r) if self.use_rslora else 2 * self.lora_r
             self.chosen["lora_alpha"] = "the update's scale is then 2, whatever the rank"
-        if self.delta_lora_start_step is not None:
-            if self.method != "delta-lora":
-                raise ConfigError(
-                    f"delta_lora_start_step means nothing to method={self.method!r}; set it to 'delta-lora' or drop it."
-                )
-            if self.delta_lora_start_step < 0:
-                raise ConfigError(f"delta_lora_start_step must not be negative, but is {self.delta_lora_start_step}.")
+        if self.method != "delta-lora":
+            need = f"means nothing to method={self.method!r}; set it to 'delta-lora' or drop it"
+            self._refuse_set(("delta_lora_start_step", "delta_lora_ratio"), need)
+        elif self.delta_lora_start_step is not None and self.delta_lora_start_step < 0:
+            raise ConfigError(f"delta_lora_start_step must not be negative, but is {self.delta_lora_start_step}.")
+        if not self.use_lora_plus:
+            need = "means nothing where use_lora_plus is False; set it or drop it"
+            self._refuse_set(("lora_plus_lambda", "lora_plus_embedding_lr"), need)
         if self.method == "adalora" and self.early_stopping_patience is not None:
             raise ConfigError(
                 "early_stopping_patience would end AdaLoRA before its ranks have shrunk; drop it or choose a method."
@@ -279,6 +288,9 @@ class QLoRAConfig(LoRAConfig):
             _one_of(name, getattr(self, name), allowed)
         if self.load_in_4bit:
             check(self.method, ["quantised_base"])
+        else:
+            names = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
+            self._refuse_set(names, "means nothing where load_in_4bit is False; set it or drop it")
 
 
 _POSITIVE = (

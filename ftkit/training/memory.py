@@ -3,7 +3,8 @@
 import os
 import sys
 
-from ftkit.errors import ConfigError, ModelError
+from ftkit.errors import ConfigError, ModelError, UnknownLayout
+from ftkit.memory.catalogue import architecture
 from ftkit.memory.estimator import estimate
 from ftkit.models import precision
 from ftkit.models.tiny import TINY
@@ -16,8 +17,8 @@ _OPTIMIZERS = {"paged_adamw_32bit": "paged_adamw", "adamw_torch": "adamw"}
 def announce_memory(config: TrainingConfig, method: str) -> None:
     """Print the prediction for `config` on this machine, and a warning on stderr where it will not or may not fit.
 
-    A model or a target that the estimator does not know is passed over in silence: what follows says what is wrong, if
-    anything is.
+    A model that has layers unknown to the estimator is said not to be estimated. One that does not exist and an unknown
+    target are passed over in silence: what follows says what is wrong, if anything is.
     """
     import torch
 
@@ -32,6 +33,9 @@ def announce_memory(config: TrainingConfig, method: str) -> None:
         notice, warning = memory_notice(
             config, method, available=available, dtype=choice.dtype, device="cuda" if on_gpu else "cpu"
         )
+    except UnknownLayout as error:
+        print(f"memory: not estimated ({str(error).rstrip('.')})")
+        return
     except (ConfigError, ModelError):
         return
     print(notice)
@@ -73,17 +77,29 @@ def memory_notice(config: TrainingConfig, method: str, *, available: int, dtype:
         use_gradient_checkpointing=config.use_gradient_checkpointing,
         device=device,
     )
+    beside = _delta_lora_bytes(config, dtype) if getattr(config, "method", "") == "delta-lora" else 0
+    static, upper = run.static_bytes + beside, run.upper_bytes + beside
     parts = "weights, gradients" if method == "full" else "weights, adapters, gradients"
+    if beside:
+        parts = f"weights, adapters, {beside / 1e9:.2f} GB that Delta-LoRA keeps from its start step on, gradients"
     rows = f"batches of {config.batch_size} rows of {config.max_seq_length:,} tokens"
     notice = (
-        f"memory: {run.static_bytes / 1e9:.2f} GB for {parts} and optimizer, and up to "
+        f"memory: {static / 1e9:.2f} GB for {parts} and optimizer, and up to "
         f"{(run.upper_bytes - run.static_bytes) / 1e9:.2f} GB for {rows}; this device has {available / 1e9:.1f} GB"
     )
-    if run.static_bytes > available:
+    if static > available:
         return notice, f"{config.model_name} will not fit: its fixed part alone is larger than this device's memory."
-    if run.upper_bytes > available:
+    if upper > available:
         return notice, (
             f"{rows} may not fit. Where rows are that long, lower batch_size or max_seq_length, or set "
             "use_gradient_checkpointing=True."
         )
     return notice, ""
+
+
+def _delta_lora_bytes(config: TrainingConfig, dtype: str) -> int:
+    """What Delta-LoRA keeps beside: A and B twice, and beside a narrower base a float32 copy of each adapted weight."""
+    names = config.target_modules
+    shapes = [s for s in architecture(config.model_name).shapes if s.adapted and (names is None or s.name in names)]
+    factors = sum(2 * config.lora_r * (s.d_in + s.d_out) * s.count for s in shapes)
+    return 4 * (factors + (0 if dtype == "float32" else sum(s.total for s in shapes)))

@@ -5,7 +5,8 @@ import pytest
 from ftkit.errors import ConfigError, ModelError
 from ftkit.memory.fit import fits
 from ftkit.memory.recommendation import RULES, recommend
-from ftkit.training.config import LoRAConfig
+from ftkit.training.config import FullFineTuningConfig, LoRAConfig
+from ftkit.training.memory import memory_notice
 
 
 def test_e13_2_the_guides_hardware_for_70b():
@@ -74,3 +75,23 @@ def test_inputs_that_cannot_be_are_refused():
             recommend("llama-3-8b", **({"rows": 10, "gpu": "T4"} | wrong))
     with pytest.raises(ModelError):
         recommend("llama-9", rows=10, gpu="T4")
+
+
+def test_full_fine_tuning_is_estimated_as_its_trainer_runs():
+    found = recommend("llama-3.2-1b", rows=200_000, gpu="A100-80", goal="knowledge")
+    assert found.method == "full"
+    config = FullFineTuningConfig(model_name="meta-llama/Llama-3.2-1B", **found.settings)
+    run = {"available": found.memory.upper_bytes, "dtype": "bfloat16", "device": "cuda"}
+    assert memory_notice(config, "full", **run)[1] == ""
+    assert "may not fit" in memory_notice(config, "full", **run | {"available": found.memory.upper_bytes - 1})[1]
+
+
+def test_advice_with_several_cards_says_that_the_trainers_do_not_share():
+    def said(gpus: int, model: str) -> list[str]:
+        found = recommend(model, rows=5_000, gpu="A100-80", gpus=gpus)
+        return [reason for reason in found.reasons if "FSDP, which ftkit's trainers do not do" in reason]
+
+    assert said(1, "llama-3-8b") == []
+    assert len(said(2, "llama-3-8b")) == 1 and said(2, "llama-3-8b")[0].startswith("2 cards")
+    assert "or more cards, which needs" in said(1, "deepseek-v3")[0]  # nothing fits
+    assert len(said(2, "deepseek-v3")) == 1

@@ -1,5 +1,6 @@
 """Loading in 4 bits: what is, how exactly, and what is left as it was."""
 
+import json
 import subprocess
 import sys
 
@@ -241,3 +242,32 @@ def test_another_base_is_refused(adapter):
 def test_a_record_fits_its_base_in_another_precision(dtype):
     record = base_record.of(load("tiny-qwen3", verbose=False)[0])
     record.check(load("tiny-qwen3", dtype=dtype, verbose=False)[0], "here")
+
+
+OWN_CODE = """
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+class OwnConfig(Qwen3Config):
+    model_type = "own"
+
+class OwnForCausalLM(Qwen3ForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_model_with_code_of_its_own_is_loaded_without_a_question(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    for part in load("tiny-qwen3", dtype="float32", verbose=False):
+        part.save_pretrained(folder)
+    (folder / "own.py").write_text(OWN_CODE, encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": classes}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    model, _ = load(str(folder), dtype="float32", quantization=Quantization(), trust_remote_code=True, verbose=False)
+    assert type(model).__name__ == "OwnForCausalLM" and share_in_four_bits(model) > 0.5
+    assert asked == []

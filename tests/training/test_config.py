@@ -8,7 +8,7 @@ from ftkit.data.config import DataConfig
 from ftkit.errors import ConfigError
 from ftkit.evaluation.config import EvaluationConfig
 from ftkit.fields import field_docs
-from ftkit.training.config import LoRAConfig, TrainingConfig
+from ftkit.training.config import FullFineTuningConfig, LoRAConfig, TrainingConfig
 from ftkit.training.finetuner import FineTuner
 
 
@@ -80,6 +80,12 @@ def test_a_value_of_another_type_is_refused_in_python_too(settings, says):
     with pytest.raises(ConfigError) as error:
         LoRAConfig(**settings)
     assert str(error.value) == says
+
+
+def test_the_help_says_which_schedule_has_no_warm_up():
+    texts = field_docs(FullFineTuningConfig)
+    for name in ("warmup_ratio", "lr_scheduler_type"):
+        assert "constant has no warm-up" in " ".join(texts[name].split())
 
 
 def test_what_python_gives_becomes_what_a_file_would_give(tmp_path):

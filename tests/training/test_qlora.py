@@ -216,6 +216,10 @@ def test_what_is_wrong_is_refused_when_it_is_made(tmp_path):
     for field, value in (("bnb_4bit_quant_type", "int4"), ("bnb_4bit_compute_dtype", "half"), ("optim", "adam")):
         with pytest.raises(ConfigError, match=f"{field} must be one of"):
             QLoRAConfig(**{field: value})
+    packing = {"bnb_4bit_quant_type": "fp4", "bnb_4bit_compute_dtype": "float32", "bnb_4bit_use_double_quant": False}
+    for field, value in packing.items():
+        with pytest.raises(ConfigError, match=f"{field}={value!r} means nothing where load_in_4bit is False"):
+            QLoRAConfig(load_in_4bit=False, **{field: value})
     with pytest.raises(ConfigError, match="pickled"):
         QLoRAFineTuner(settings(tmp_path)).merge_and_save(tmp_path / "m", safe_serialization=False)
 
