@@ -262,7 +262,9 @@ def _requantized(exact: Path, record: "base_record.BaseRecord", trust_remote_cod
 
     config, dtype = AutoConfig.from_pretrained(exact, trust_remote_code=trust_remote_code), getattr(torch, record.dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    packing = loading_config(config, record.quantization, dtype=dtype, device=device, alone=True)
+    packing = loading_config(
+        config, record.quantization, dtype=dtype, device=device, alone=True, trust_remote_code=trust_remote_code
+    )
     model = AutoModelForCausalLM.from_pretrained(
         exact,
         dtype=dtype,
