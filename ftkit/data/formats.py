@@ -45,6 +45,11 @@ class BrokenRow(DataError):
         return type(self), (self.where, self.what, self.reason)
 
 
+def not_utf8(where: str, at: str = "") -> BrokenRow:
+    """What stands in the place of a row with bytes of another encoding."""
+    return BrokenRow(where, f"not UTF-8{at}; save it as UTF-8.", "not UTF-8")
+
+
 def recognise(row: Any) -> str | None:
     """The format of a row, one of `FORMATS`; None where it is in none of them."""
     if not isinstance(row, dict):

@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ftkit.data.formats import BrokenRow, recognise
+from ftkit.data.formats import BrokenRow, not_utf8, recognise
+from ftkit.data.json_arrays import WHITE, elements, fault_of
 from ftkit.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 
-_NEXT_OBJECT = re.compile(r"\n\s*\{")
 
 Located = tuple[str, Any]
 """Where a row stands, and the row or the `BrokenRow` that stands in its place."""
@@ -98,69 +98,61 @@ def _lines(path: Path, at: int = 0, first: int = 1, count: int | None = None) ->
                 if text:
                     yield where, json.loads(text)
             except UnicodeDecodeError as error:
-                yield where, BrokenRow(where, f"not UTF-8 at byte {error.start}; save it as UTF-8.", "not UTF-8")
-            except json.JSONDecodeError as error:
-                at, what = f"{where}, column {error.colno}", f"not valid JSON ({error.msg}); mend or remove the line."
-                yield where, BrokenRow(at, what, "not valid JSON")
-            except RecursionError:
-                yield where, BrokenRow(where, "nested too deeply to be read.", "not valid JSON")
+                yield where, not_utf8(where, f" at byte {error.start}")
+            except (ValueError, RecursionError) as error:
+                at = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+                yield where, BrokenRow(where + at, f"{fault_of(error)}; mend or remove the line.", "not valid JSON")
 
 
 def _json(path: Path) -> Iterator[Located]:
-    with _open(path) as file:
-        raw = file.read()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    if text.lstrip().startswith("["):
-        yield from _array(path, text)
+    text, lost = _text_of(path)
+    begin = WHITE.match(text).end()
+    if text[begin : begin + 1] == "[":
+        yield from elements(path, text, sound=lost is None)
         return
+    fault, value = None, []
     try:
-        value = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{") and _is_object(text.lstrip().split("\n", 1)[0]):
-            yield from _lines(path)
-            return
-        at = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"{at}: not valid JSON ({error.msg}).") from None
-    if recognise(value):
-        yield f"{path}, line 1", value
+        value = json.loads(text) if begin < len(text) else []
+    except (ValueError, RecursionError) as error:
+        fault = error
+    if fault is not None and _is_of_lines(text):
+        del text, fault  # lines are read as a stream
+        yield from _lines(path)
+    elif fault is not None and lost is not None:
+        raise DataError(f"{path} is not UTF-8 at byte {lost}; save it as UTF-8.")
+    elif fault is not None:
+        at = f", line {fault.lineno}, column {fault.colno}" if isinstance(fault, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{at}: {fault_of(fault)}.")
+    elif recognise(value):
+        where = f"{path}, line {1 + text.count(chr(10), 0, begin)}"
+        yield where, value if lost is None else not_utf8(where, f" at byte {lost}")
     elif value != []:
         inside = ", ".join(map(repr, value)) if isinstance(value, dict) else ""
         hint = f" It holds {inside}: save the array in it as a file of its own." if inside else ""
         raise DataError(f"{path} holds one JSON {type(value).__name__}; a .json file must hold an array of rows.{hint}")
 
 
-def _is_object(line: str) -> bool:
+def _text_of(path: Path) -> tuple[str, int | None]:
+    """The text of a file, and the first byte of it that is no UTF-8; such bytes become halves of surrogate pairs."""
+    with _open(path) as file:
+        raw = file.read()
     try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
+        return raw.decode("utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        return raw.decode("utf-8-sig", errors="surrogateescape"), error.start
 
 
-def _array(path: Path, text: str) -> Iterator[Located]:
-    """The elements of a JSON array, one by one. Behind a broken one, reading goes on at the next line with a `{`."""
-    decoder, at, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        line, counted = line + text.count("\n", counted, at), at
-        if at >= len(text) or text[at] == "]":
-            break
-        where = f"{path}, line {line}"
-        try:
-            row, at = decoder.raw_decode(text, at)
-            yield where, row
-        except json.JSONDecodeError as error:
-            place = f"{path}, line {error.lineno}, column {error.colno}"
-            yield where, BrokenRow(place, f"not valid JSON ({error.msg}).", "not valid JSON")
-            further = _NEXT_OBJECT.search(text, max(error.pos, at))
-            if further is None:
-                return
-            at = further.end() - 1
-    if at >= len(text):
-        yield f"{path}, line {line}", BrokenRow(f"{path}, line {line}", "the array is not closed.", "not valid JSON")
+def _is_of_lines(text: str) -> bool:
+    """Whether a text that is not JSON as a whole is so by lines: its first is an object, or any of them is a row."""
+    lines = filter(None, (line[0].strip("\r\t ") for line in re.finditer("[^\n]+", text)))
+    return isinstance(_value(next(lines, "")), dict) or any(recognise(_value(line)) for line in lines)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _csv(path: Path) -> Iterator[Located]:

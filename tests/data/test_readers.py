@@ -206,6 +206,56 @@ def test_a_long_cell_of_a_csv_stays_one_row(tmp_path):
     assert contents == [["long", long], ["short", "b"]]
 
 
+JSON_LINES = st.lists(
+    st.sampled_from(
+        [
+            b'{"prompt": "a", "completion": "b"}',
+            b'  {"text": "\xe2\x80\xa8 a line separator"}  ',
+            b'{"text": "unfinished',
+            b'{"text": "\xff"}',
+            b'{"text": "a number", "n": ' + b"1" * 5000 + b"}",
+            b'{"text": ' + b"[" * 100_000,
+            b'{"body": "x"}',
+            b"{broken",
+            b"",
+            b"[1, 2]",
+        ]
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines=JSON_LINES, bom=st.booleans())
+def test_lines_are_the_same_rows_under_either_ending(lines, bom, folder):
+    """A .json file of lines, whichever of them are broken."""
+    full = [line for line in lines if line]
+    if not full or full[0].startswith(b"[") or not any(b'"}' in line and b"body" not in line for line in full):
+        return  # an array, or nothing that could be read
+    found = []
+    for name in ("a.json", "a.jsonl"):
+        (folder / name).write_bytes((b"\xef\xbb\xbf" if bom else b"") + b"\n".join(lines))
+        report = Report()
+        rows = [(where.rpartition(",")[2], row) for _, where, row in read(folder / name, report)]
+        found.append((rows, report.read, report.dropped))
+    assert found[0] == found[1]
+
+
+def test_one_object_that_is_broken_is_no_file_of_lines(tmp_path):
+    path = tmp_path / "a.json"
+    for text, says in (
+        (json.dumps({"rows": ROWS}, indent=1)[:-1], "line 19, column 1: not valid JSON"),
+        ('{"text": ' + "[" * 100_000, "a.json: nested too deeply"),
+        ('{"n": ' + "1" * 5000 + "}", "a.json: holds a number of more digits"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=says):
+            load_data(path)
+    path.write_bytes(json.dumps(ROWS).encode("utf-16"))
+    with pytest.raises(DataError, match="not UTF-8 at byte 0; save it as UTF-8"):
+        load_data(path)
+
+
 def test_formats_are_counted():
     report = Report()
     list(read([ROWS[0], {"text": "plain"}, {"prompt": "a", "completion": "b"}], report))
