@@ -17,6 +17,8 @@ from ftkit.errors import DataError
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 
+LONGEST_CELL = 2**26
+"""Characters of a cell of a CSV file, above which a quote was not closed."""
 
 Located = tuple[str, Any]
 """Where a row stands, and the row or the `BrokenRow` that stands in its place."""
@@ -157,33 +159,95 @@ def _value(text: str) -> Any:
 
 def _csv(path: Path) -> Iterator[Located]:
     # A cell beyond the reader's 131,072 characters would be cut into pieces that look like rows.
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        lines = _Lines(file)
+        reader = csv.reader(lines)
         header: list[str] | None = None
         while True:
-            line = reader.line_num + 1
-            where = f"{path}, line {line}"
+            where = f"{path}, line {lines.begin_record()}"
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield where, BrokenRow(where, f"not valid CSV ({error}).", "not valid CSV")
+                cells, lines.open = [], str(error)
+            if lines.open:
+                if header is None:
+                    raise DataError(f"{where}: a quote opens in the headings and is not closed ({lines.open}).")
+                yield where, _unclosed(where, lines, len(header))
+            elif not cells:
                 continue
-            if not cells:
-                continue
-            if header is None:
+            elif header is None:
                 header = cells
                 if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
                     raise DataError(f"{path} separates its cells by {other!r}; save it with commas.")
             elif len(cells) != len(header):
-                what = f"has {len(cells)} cells under {len(header)} headings."
+                to = f", to line {lines.number}," if len(lines.record) > 1 else ""
+                what = f"has{to} {len(cells)} cells under {len(header)} headings."
                 yield where, BrokenRow(where, what, "wrong number of cells")
             elif not _is_utf8(cells):
-                yield where, BrokenRow(where, "not UTF-8; save it as UTF-8.", "not UTF-8")
+                yield where, not_utf8(where)
             else:
                 yield where, dict(zip(header, cells, strict=True))
+
+
+class _Lines:
+    """The lines of a CSV file as its reader asks for them. Those of the last record are kept, to be read once more.
+
+    Attributes:
+        record: lines of the last record.
+        number: of the last line.
+        open: why the last record has no end; empty where it has.
+    """
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self.record: list[str] = []
+        self.number, self.open = 0, ""
+        self._file, self._again = file, []
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else next(self._file, None)
+        if line is None:
+            # The reader asks for a further line of one record only within quotes.
+            self.open = "the file ends" if self.record else ""
+            raise StopIteration
+        self.number += 1
+        self.record.append(line)
+        return line
+
+    def begin_record(self) -> int:
+        """The number of the line at which the next record begins."""
+        self.record, self.open = [], ""
+        return self.number + 1
+
+    def go_back(self) -> None:
+        """Read all lines of the record but the first once more."""
+        again = self.record[1:]
+        self.number -= len(again)
+        self._again += reversed(again)
+
+
+def _unclosed(where: str, lines: _Lines, cells: int) -> BrokenRow:
+    """The fault of a record whose quote is not closed. The lines behind its first are read as rows, where most of them
+    look like some: a text that was cut off has lines too."""
+    what = f"a quote opens and is not closed ({lines.open})"
+    goes_on = f"what stands from there to line {lines.number} are no rows"
+    if _are_rows(lines.record[1:], cells):
+        lines.go_back()
+        goes_on = "reading goes on at the next line"
+    return BrokenRow(where, f"{what}; {goes_on}.", "a quote that is not closed")
+
+
+def _are_rows(lines: list[str], cells: int) -> bool:
+    try:
+        fitting = [len(row) == cells for row in csv.reader(lines) if row]
+    except csv.Error:
+        return False
+    return sum(fitting) * 2 >= len(fitting)
 
 
 def _is_utf8(cells: list[str]) -> bool:

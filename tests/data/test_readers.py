@@ -1,8 +1,10 @@
 """Files and tables as rows: every format gives the same ones, and a broken row costs no other."""
 
+import csv
 import gzip
 import json
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.data import load_data
+from ftkit.data import load_data, readers
 from ftkit.data.sources import Report, read
 from ftkit.errors import DataError
 
@@ -204,6 +206,61 @@ def test_a_long_cell_of_a_csv_stays_one_row(tmp_path):
     path.write_text(f'prompt,completion\nlong,"{long}"\nshort,b\n')
     contents = [[m["content"] for m in row["messages"]] for row in load_data(path)["train"]]
     assert contents == [["long", long], ["short", "b"]]
+
+
+def read_csv(path: Path, text: str) -> tuple[list[list[str]], Report]:
+    path.write_text(text)
+    report = Report()
+    return [[m["content"] for m in row["messages"]] for _, _, row in read(path, report)], report
+
+
+SOUND = st.sampled_from(["q,a\n", '"two\nlines",b\n', '"a, ""b""",c\n', '"x"y,z\n', "\n", 'in,the "middle"\n'])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    before=st.lists(SOUND, max_size=6),
+    unclosed=st.sampled_from(['open,"b\n', '"open,b\n', 'a,"\n']),
+    behind=st.lists(st.sampled_from(["q,a\n", "c,d\n", "\n"]), max_size=8),
+)
+def test_a_quote_that_is_never_closed_costs_its_own_row(before, unclosed, behind, folder):
+    header = "prompt,completion\n"
+    expected = [rows for some in (before, behind) for rows in read_csv(folder / "a.csv", header + "".join(some))[0]]
+    rows, report = read_csv(folder / "a.csv", header + "".join([*before, unclosed, *behind]))
+    assert rows == expected and report.dropped == {"a quote that is not closed": 1}
+    assert report.read == len(rows) + 1
+    line = 2 + sum(text.count("\n") for text in before)
+    assert f"a.csv, line {line}: a quote opens" in report.examples["a quote that is not closed"][0]
+
+
+def test_rows_behind_a_quote_that_is_not_closed_keep_their_line(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,completion\na,"b\n\nc,d\ne,f')
+    assert [where[-6:] for _, where, _ in read(tmp_path / "a.csv", Report())] == ["line 4", "line 5"]
+
+
+def test_the_lines_of_a_text_that_was_cut_off_are_no_rows(tmp_path):
+    text = "".join(f"a line of prose, one\nand one without\nand, as it is, two {i}\n" for i in range(9))
+    rows, report = read_csv(tmp_path / "a.csv", f'prompt,completion\nq,a\nq,"{text}')
+    assert rows == [["q", "a"]] and report.read == 2
+    assert "to line 29 are no rows" in report.examples["a quote that is not closed"][0]
+    with pytest.raises(DataError, match="line 1: a quote opens in the headings"):
+        read_csv(tmp_path / "a.csv", '"prompt,completion\nq,a\n')
+
+
+def test_a_quote_that_is_not_closed_in_a_large_file_is_found_before_the_memory_is_full(tmp_path, monkeypatch):
+    before = csv.field_size_limit(100)
+    monkeypatch.setattr(readers, "LONGEST_CELL", 100)
+    try:
+        lines = [f"q{i},a{i}\n" for i in range(500)]
+        rows, report = read_csv(tmp_path / "a.csv", "prompt,completion\n" + 'a,"b\n' + "".join(lines))
+    finally:
+        csv.field_size_limit(before)
+    assert rows == [[f"q{i}", f"a{i}"] for i in range(500)] and report.dropped.total() == 1
+
+
+def test_a_row_of_several_lines_with_other_cells_says_to_which_line(tmp_path):
+    _, report = read_csv(tmp_path / "a.csv", 'prompt,completion\na,"b\nc,d\ne,"f",g\nh,i\n')
+    assert "line 2: has, to line 4, 3 cells under 2 headings" in report.examples["wrong number of cells"][0]
 
 
 JSON_LINES = st.lists(
