@@ -4,6 +4,8 @@
 assistant's, with `tools` beside it where the row offers any; plain text stays `{"text": ...}`.
 """
 
+import reprlib
+from collections.abc import Set
 from typing import Any
 
 from ftkit.errors import DataError
@@ -51,18 +53,33 @@ def not_utf8(where: str, at: str = "") -> BrokenRow:
 
 
 def recognise(row: Any) -> str | None:
-    """The format of a row, one of `FORMATS`; None where it is in none of them."""
+    """The format of a row, one of `FORMATS`; None where it is in none of them.
+
+    The keys that hold something decide: a table of rows in several formats has the keys of all of them. Where those
+    make no format, all keys do, so that it can be said what is missing.
+    """
     if not isinstance(row, dict):
         return None
-    if "messages" in row:
+    return _format({key for key, value in row.items() if not missing(value)}) or _format(row.keys())
+
+
+def _format(keys: Set[Any]) -> str | None:
+    if "messages" in keys:
         return "messages"
-    if "conversations" in row:
+    if "conversations" in keys:
         return "sharegpt"
-    if {"prompt", "completion"} <= row.keys():
+    if {"prompt", "completion"} <= keys:
         return "prompt/completion"
-    if "instruction" in row and ("output" in row or "response" in row):
+    if "instruction" in keys and ("output" in keys or "response" in keys):
         return "alpaca"
-    return "text" if "text" in row else None
+    return "text" if "text" in keys else None
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, or what pandas writes for it."""
+    if value is None or isinstance(value, str | list | dict):  # most are
+        return value is None
+    return (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
 def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = None) -> dict[str, Any]:
@@ -83,36 +100,38 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
     if not isinstance(row, dict):
         raise BrokenRow(where, f"a row must be a JSON object, not {type(row).__name__}.", "not an object")
     if columns:
-        if missing := [name for name in columns.values() if name not in row]:
+        if absent := [name for name in columns.values() if name not in row]:
             has = ", ".join(map(repr, row))
-            raise BrokenRow(where, f"has no column {missing[0]!r}; it has {has}.", "a named column is missing")
+            raise BrokenRow(where, f"has no column {absent[0]!r}; it has {has}.", "a named column is missing")
         if "text" in columns:
             return _text(row[columns["text"]], where)
         return _checked(_turns({key: row[name] for key, name in columns.items()}, where), where)
     kind = recognise(row)
     if kind == "text":
         return _text(row["text"], where)
+    made = _checked(_messages(row, kind, where), where)
+    return made | ({"tools": row["tools"]} if row.get("tools") else {})
+
+
+def _messages(row: dict[str, Any], kind: str | None, where: str) -> Any:
+    """The messages of a row in one of the formats of conversations, not yet checked."""
     if kind == "alpaca":
-        return _checked(_turns({"response": row.get("output"), **row}, where), where)
+        return _turns(row | {"response": row.get("output") if missing(row.get("response")) else row["response"]}, where)
     if kind == "prompt/completion":
         sides = (row["prompt"], "user"), (row["completion"], "assistant")
-        messages = [m for side, role in sides for m in _side(side, role, where)]
-    elif kind == "sharegpt":
-        messages = [_from_sharegpt(turn) for turn in _list(row["conversations"], "conversations", where)]
-        if isinstance(row.get("system"), str) and row["system"]:
-            messages.insert(0, {"role": "system", "content": row["system"]})
-    elif kind == "messages":
-        messages = row["messages"]
-    else:
-        fields = ", ".join(map(repr, row)) or "(none)"
-        raise BrokenRow(
-            where,
-            f"has the fields {fields}; expected messages, or conversations, or prompt and completion, or instruction, "
-            "input and output, or text.",
-            "unknown format",
-        )
-    made = _checked(messages, where)
-    return made | ({"tools": row["tools"]} if row.get("tools") else {})
+        return [m for side, role in sides for m in _side(side, role, where)]
+    if kind == "sharegpt":
+        turns = [_from_sharegpt(turn) for turn in _list(row["conversations"], "conversations", where)]
+        return _system(row, where) + turns
+    if kind == "messages":
+        return row["messages"]
+    fields = ", ".join(map(repr, row)) or "(none)"
+    raise BrokenRow(
+        where,
+        f"has the fields {fields}; expected messages, or conversations, or prompt and completion, or instruction, "
+        "input and output, or text.",
+        "unknown format",
+    )
 
 
 def _text(text: Any, where: str) -> dict[str, str]:
@@ -122,11 +141,28 @@ def _text(text: Any, where: str) -> dict[str, str]:
 
 
 def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """Turns of instruction, input, response and system. What is absent or None makes no turn of its own."""
-    instruction, context, system = (row.get(key) for key in ("instruction", "input", "system"))
-    question = f"{instruction}\n\n{context}" if isinstance(context, str) and context.strip() else instruction
-    first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    return [*first, {"role": "user", "content": question}, {"role": "assistant", "content": row.get("response")}]
+    """Turns of instruction, input, response and system. What is absent or None makes no turn and no part of one."""
+    instruction, context = (_string(row, key, where) for key in ("instruction", "input"))
+    if context and context.strip():
+        instruction = f"{instruction}\n\n{context}" if instruction and instruction.strip() else context
+    turns = {"role": "user", "content": instruction}, {"role": "assistant", "content": row.get("response")}
+    return [*_system(row, where), *turns]
+
+
+def _system(row: dict[str, Any], where: str) -> list[dict[str, str]]:
+    system = _string(row, "system", where)
+    return [{"role": "system", "content": system}] if system and system.strip() else []
+
+
+def _string(row: dict[str, Any], key: str, where: str) -> str | None:
+    """A field that must be text where it holds anything: a number would be lost, or be written as Python does."""
+    value = row.get(key)
+    if missing(value):
+        return None
+    if not isinstance(value, str):
+        what = f"{key} must be text, not {type(value).__name__}; put it in quotes or remove it."
+        raise BrokenRow(where, what, "a field that is no text")
+    return value
 
 
 def _side(side: Any, role: str, where: str) -> list[Any]:
@@ -142,7 +178,8 @@ def _list(value: Any, name: str, where: str) -> list[Any]:
 def _from_sharegpt(turn: Any) -> Any:
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
-    role = _SHAREGPT_ROLES.get(turn["from"], turn["from"])
+    sender = turn["from"]
+    role = _SHAREGPT_ROLES.get(sender, sender) if isinstance(sender, str) else sender
     others = {key: value for key, value in turn.items() if key not in ("from", "value", "weight")}
     return {"role": role, "content": turn.get("value"), **others}
 
@@ -155,7 +192,7 @@ def _checked(messages: Any, where: str) -> dict[str, Any]:
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             role = message.get("role") if isinstance(message, dict) else message
-            what = f"message {number} has the role {role!r}; expected one of {', '.join(ROLES)}."
+            what = f"message {number} has the role {reprlib.repr(role)}; expected one of {', '.join(ROLES)}."
             raise BrokenRow(where, what, "unknown role")
         content = _plain(message.get("content"))
         # None where a table's other rows have the key: the message itself does not.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftkit.data.formats import BrokenRow, recognise, to_messages
+from ftkit.data.formats import FORMATS, BrokenRow, recognise, to_messages
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -75,3 +75,54 @@ def test_e7_11_named_columns_are_used_and_a_missing_one_is_named():
 def test_content_that_is_no_text_is_refused(image):
     with pytest.raises(BrokenRow, match="no text in content"):
         to_messages({"messages": [{"role": "user", "content": image}, TURNS[1]]})
+
+
+NOTHING = [None, float("nan")]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_e7_14_what_is_none_is_no_part_of_a_question(nothing):
+    row = {"instruction": nothing, "input": "What is 2+2?", "output": "4", "system": nothing}
+    asked = [{"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "4"}]
+    assert to_messages(row) == to_messages(row | {"instruction": ""}) == {"messages": asked}
+    assert to_messages({"instruction": "q", "input": nothing, "output": "a"}) == {"messages": TURNS}
+    assert to_messages({"instruction": "q", "output": "a", "response": nothing}) == {"messages": TURNS}
+
+
+@pytest.mark.parametrize("key", ["instruction", "input", "system"])
+@pytest.mark.parametrize("value", [21, 2.5, True, ["x"], {"x": 1}])
+def test_a_field_that_is_no_text_is_said_and_not_lost(key, value):
+    row = {"instruction": "Double it.", "input": "21", "output": "42", key: value}
+    with pytest.raises(BrokenRow, match=f"row: {key} must be text, not {type(value).__name__}"):
+        to_messages(row)
+    with pytest.raises(BrokenRow, match=f"{key} must be text"):
+        to_messages(row, columns={"instruction": "instruction", "response": "output", key: key})
+
+
+ROWS = {
+    "messages": {"messages": TURNS},
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "prompt/completion": {"prompt": "q", "completion": "a"},
+    "alpaca": {"instruction": "q", "output": "a"},
+    "text": {"text": "x"},
+}
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+@pytest.mark.parametrize("kind", ROWS)
+def test_keys_without_a_value_decide_no_format(kind, nothing):
+    """A table of rows in all formats has all their keys in every row."""
+    every = {key: nothing for row in ROWS.values() for key in row}
+    assert recognise(every | ROWS[kind]) == kind and to_messages(every | ROWS[kind]) == to_messages(ROWS[kind])
+    assert set(ROWS) | {"columns"} == set(FORMATS)
+
+
+def test_where_nothing_has_a_value_the_reason_is_that_of_the_format():
+    for row, says in (
+        ({"messages": None}, "messages must be a list"),
+        ({"text": None}, "the text is empty"),
+        ({"prompt": None, "completion": "b"}, "message 1 .user. has no text"),
+        ({"instruction": "a", "output": None}, "message 2 .assistant. has no text"),
+    ):
+        with pytest.raises(BrokenRow, match=says):
+            to_messages(row)
