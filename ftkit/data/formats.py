@@ -4,6 +4,7 @@
 assistant's, with `tools` beside it where the row offers any; plain text stays `{"text": ...}`.
 """
 
+import json
 import reprlib
 from collections.abc import Set
 from typing import Any
@@ -21,6 +22,10 @@ FORMATS = {
     "columns": "columns that were named by the caller",
 }
 """Name of a format: what a row of it holds."""
+
+MOST_LEVELS = 100
+"""Levels of lists and objects in a row's tools or a message's further keys: what is read must be written again, and a
+template must walk through it."""
 
 _SHAREGPT_ROLES = {
     "system": "system",
@@ -110,7 +115,10 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
     if kind == "text":
         return _text(row["text"], where)
     made = _checked(_messages(row, kind, where), where)
-    return made | ({"tools": row["tools"]} if row.get("tools") else {})
+    if row.get("tools") is not None and (tools := _dicts(row["tools"], "tools", where)):
+        _refuse_depth(tools, "tools", where)
+        made["tools"] = tools
+    return made
 
 
 def _messages(row: dict[str, Any], kind: str | None, where: str) -> Any:
@@ -175,6 +183,31 @@ def _list(value: Any, name: str, where: str) -> list[Any]:
     return value
 
 
+def _dicts(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
+    """Tools or calls of tools: a list of objects, or that list as a string of JSON; None where there are none."""
+    if missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        made = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise BrokenRow(where, f"{name} is a string that is not valid JSON.", f"malformed {name}") from None
+    if made is None or (isinstance(made, dict) and not made):
+        return None
+    if not isinstance(made, list) or not all(isinstance(item, dict) for item in made):
+        raise BrokenRow(where, f"{name} must be a list of objects, or that list as JSON.", f"malformed {name}")
+    return made or None
+
+
+def _refuse_depth(value: Any, name: str, where: str) -> None:
+    if isinstance(value, dict | list) and _is_deeper(value, MOST_LEVELS):
+        raise BrokenRow(where, f"{name} is nested more than {MOST_LEVELS} levels deep.", "nested too deeply")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(one, levels - 1) for one in inner)
+
+
 def _from_sharegpt(turn: Any) -> Any:
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
@@ -195,6 +228,8 @@ def _checked(messages: Any, where: str) -> dict[str, Any]:
             what = f"message {number} has the role {reprlib.repr(role)}; expected one of {', '.join(ROLES)}."
             raise BrokenRow(where, what, "unknown role")
         content = _plain(message.get("content"))
+        if "tool_calls" in message:
+            message = message | {"tool_calls": _dicts(message["tool_calls"], "tool_calls", where)}
         # None where a table's other rows have the key: the message itself does not.
         message = {key: value for key, value in message.items() if value is not None}
         if content is None and message["role"] == "assistant" and message.get("tool_calls"):
@@ -202,7 +237,11 @@ def _checked(messages: Any, where: str) -> dict[str, Any]:
         if content is None:
             what = f"message {number} ({message['role']}) has no text in content."
             raise BrokenRow(where, what, "no text in a message")
-        checked.append(message | {"content": content})
+        message["content"] = content
+        if len(message) > 2:
+            for key, value in message.items():
+                _refuse_depth(value, key, where)
+        checked.append(message)
     last = checked[-1]
     if last["role"] != "assistant":
         what = f"the last message is the {last['role']}'s; it must be the assistant's answer."

@@ -1,8 +1,13 @@
 """Formats of rows: what each becomes, and what is passed through."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ftkit.data.formats import FORMATS, BrokenRow, recognise, to_messages
+from ftkit.data.table import arrays
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -126,3 +131,77 @@ def test_where_nothing_has_a_value_the_reason_is_that_of_the_format():
     ):
         with pytest.raises(BrokenRow, match=says):
             to_messages(row)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"x": None}}}]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ROWS if kind != "text"])
+def test_tools_as_a_string_of_json_are_tools(kind):
+    for tools in (TOOLS, json.dumps(TOOLS)):
+        assert to_messages(ROWS[kind] | {"tools": tools})["tools"] == TOOLS
+    for none in (None, [], "[]", "null", "", " ", {}, float("nan")):
+        assert "tools" not in to_messages(ROWS[kind] | {"tools": none})
+    for odd, says in (
+        ("search", "not valid JSON"),
+        (["f"], "list of objects"),
+        (TOOLS[0], "list of objects"),
+        (3, "list"),
+    ):
+        with pytest.raises(BrokenRow, match=f"tools .*{says}"):
+            to_messages(ROWS[kind] | {"tools": odd})
+
+
+def test_calls_as_a_string_of_json_are_calls():
+    calls = [CALL]
+    row = {"messages": [TURNS[0], {"role": "assistant", "content": "", "tool_calls": json.dumps(calls)}]}
+    assert to_messages(row)["messages"][1]["tool_calls"] == calls
+    row["messages"][1]["tool_calls"] = "f(x)"
+    with pytest.raises(BrokenRow, match="tool_calls is a string that is not valid JSON"):
+        to_messages(row)
+
+
+@pytest.mark.parametrize("levels", [99, 101, 700])
+def test_what_is_nested_too_deeply_to_be_written_again_is_refused(levels):
+    nested = json.loads('{"a": ' * levels + "1" + "}" * levels)
+    for row in ({"messages": TURNS, "tools": [nested]}, {"messages": [TURNS[0], TURNS[1] | {"x": nested}]}):
+        if levels < 100:
+            assert arrays([to_messages(row)])
+        else:
+            with pytest.raises(BrokenRow, match="nested more than 100 levels deep"):
+                to_messages(row)
+
+
+CELLS = st.recursive(
+    st.sampled_from([None, True, 3, float("nan"), "", "x", "user", "human", "gpt", "assistant", "[]", "{"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "tool_calls"]), inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+KEYS = [
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "text",
+    "tools",
+]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.one_of(st.dictionaries(st.sampled_from(KEYS), CELLS, max_size=5), CELLS))
+def test_whatever_a_row_holds_it_is_messages_or_a_broken_row(row):
+    try:
+        made = to_messages(row, "a.jsonl, line 1")
+    except BrokenRow as error:
+        assert str(error).startswith("a.jsonl, line 1: ") and error.reason and recognise(row) in (None, *FORMATS)
+        return
+    contents = [made["text"]] if "text" in made else [message["content"] for message in made["messages"]]
+    assert contents and all(isinstance(content, str) for content in contents)
+    assert arrays([made])  # it can be written

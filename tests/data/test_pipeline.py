@@ -272,6 +272,19 @@ def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     assert made.report.dropped == {"overlaps the test set": 1}
 
 
+def test_rows_whose_tools_a_template_refuses_are_counted(tmp_path):
+    tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+    rows = [alpaca(i) for i in range(8)] + [alpaca(20) | {"tools": json.dumps(tools)}, alpaca(21) | {"tools": "f(x)"}]
+    made, splits = prepare(tmp_path, rows)
+    assert made.report.dropped == {"malformed tools": 1} and made.report.kept == 9
+    for fault in ("none + 1", "[1]|sum('x')", "'x'|int + 'y'", "raise_exception('no')"):
+        made = pipeline("tiny-qwen3")
+        template = made.tokenizer.chat_template
+        made.tokenizer.chat_template = "{% if tools %}{{ " + fault + " }}{% endif %}" + template
+        made.tokenize_dataset(made.load_data([alpaca(1), alpaca(2) | {"tools": tools}]))
+        assert made.report.kept == 1 and "the chat template refuses the conversation" in next(iter(made.report.dropped))
+
+
 def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monkeypatch):
     made = pipeline()
     monkeypatch.setattr(made, "metadata", lambda splits: (_ for _ in ()).throw(KeyboardInterrupt))
