@@ -87,6 +87,25 @@ def missing(value: Any) -> bool:
     return (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
+def from_table(value: Any, sparse: bool = False) -> Any:
+    """A row of a table, or a part of one, as JSON would hold it: lists for arrays, None for what is missing.
+
+    Arrow gives every struct the keys of all rows. In `tools` and `tool_calls` those would be read as arguments, so keys
+    without a value are left out there (`sparse`); one that was written as null on purpose, which the table cannot tell
+    apart, goes with them.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        cells = {key: from_table(cell, sparse or key in ("tools", "tool_calls")) for key, cell in value.items()}
+        return {key: cell for key, cell in cells.items() if cell is not None} if sparse else cells
+    if isinstance(value, list | tuple):
+        return [from_table(item, sparse) for item in value]
+    if hasattr(value, "tolist"):  # an array of NumPy's or a number of it
+        return from_table(value.tolist(), sparse)
+    return None if missing(value) else value
+
+
 def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = None) -> dict[str, Any]:
     """One row in the messages format, from any of `FORMATS`.
 

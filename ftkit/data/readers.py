@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftkit.data.formats import BrokenRow, not_utf8, recognise
+from ftkit.data.formats import BrokenRow, from_table, not_utf8, recognise
 from ftkit.data.json_arrays import WHITE, elements, fault_of
 from ftkit.errors import DataError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
@@ -266,8 +269,21 @@ def _parquet(path: Path) -> Iterator[Located]:
         with parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch):
                     number += 1
-                    yield f"{path}, row {number}", row
+                    where = f"{path}, row {number}"
+                    yield where, not_utf8(where) if row is None else from_table(row)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a Parquet file: {error}.") from None
+
+
+def _rows_of(batch: "RecordBatch") -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch; None for one whose text is no UTF-8, which Arrow does not look at when it reads."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            yield None
+        else:
+            for i in range(len(batch)):
+                yield from _rows_of(batch.slice(i, 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
@@ -311,6 +312,51 @@ def test_one_object_that_is_broken_is_no_file_of_lines(tmp_path):
     path.write_bytes(json.dumps(ROWS).encode("utf-16"))
     with pytest.raises(DataError, match="not UTF-8 at byte 0; save it as UTF-8"):
         load_data(path)
+
+
+def test_a_text_of_a_table_that_is_no_utf8_costs_its_row(tmp_path):
+    offsets, values = pa.py_buffer(b"".join(i.to_bytes(4, "little") for i in (0, 1, 2, 3))), pa.py_buffer(b"a\xffc")
+    table = pa.table({"text": pa.Array.from_buffers(pa.string(), 3, [None, offsets, values])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for source in (tmp_path / "a.parquet", Dataset(table)):
+        report = Report()
+        found = [(where[-5:], row["text"]) for _, where, row in read(source, report)]
+        assert found == [("row 1", "a"), ("row 3", "c")] and report.dropped == {"not UTF-8": 1}
+        assert "row 2: not UTF-8; save it" in report.examples["not UTF-8"][0]
+
+
+CALLS = [{"type": "function", "function": {"name": "f", "arguments": {key: [1], "null": None}}} for key in "xy"]
+TOOL_ROWS = [
+    {
+        "messages": [{"role": "user", "content": key}, {"role": "assistant", "content": "", "tool_calls": [call]}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {key: {"type": "number"}}}}],
+    }
+    for key, call in zip("xy", CALLS, strict=True)
+]
+
+
+def test_a_row_of_a_table_has_no_tool_s_keys_of_another_row(tmp_path):
+    """In a table nothing tells a key that other rows have from one that was written as null; in JSON it stays."""
+    frame = pd.DataFrame(TOOL_ROWS)
+    frame.to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.json").write_text(json.dumps(TOOL_ROWS))
+    assert load_data(tmp_path / "a.json")["train"] == load_data(TOOL_ROWS)["train"] == TOOL_ROWS
+    bare = json.loads(json.dumps(TOOL_ROWS).replace(', "null": null', ""))
+    tables = tmp_path / "a.parquet", pd.read_parquet(tmp_path / "a.parquet"), Dataset.from_list(TOOL_ROWS), frame
+    for source in tables:
+        assert load_data(source)["train"] == bare
+    assert TOOL_ROWS[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["null"] is None  # not the caller's
+
+
+def test_lists_and_missing_cells_of_a_dataframe_are_those_of_its_file(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "text": None}, {"messages": None, "text": "x"}, {"messages": turns[:1], "text": None}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    frames = pd.read_parquet(tmp_path / "a.parquet"), pd.read_parquet(tmp_path / "a.parquet", dtype_backend="pyarrow")
+    for source in (tmp_path / "a.parquet", *frames, pd.DataFrame(rows).convert_dtypes(), rows):
+        report = Report()
+        assert [row for *_, row in read(source, report)] == [{"messages": turns}, {"text": "x"}]
+        assert "row 3" in report.examples["no answer at the end"][0]
 
 
 def test_formats_are_counted():
