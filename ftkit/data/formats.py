@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Set
 from typing import Any
 
-from ftkit.errors import DataError
+from ftkit.errors import ConfigError, DataError
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -106,6 +106,28 @@ def from_table(value: Any, sparse: bool = False) -> Any:
     return None if missing(value) else value
 
 
+def named_columns(
+    text: str, instruction: str | None, response: str | None, system: str | None
+) -> dict[str, str] | None:
+    """The `columns` of `to_messages` by the names that a caller gave; None where it gave none.
+
+    Raises:
+        ConfigError: one is named that would not be used, without another or beside it.
+    """
+    if instruction is None and response is None:
+        if system is not None:
+            raise ConfigError(
+                f"the system column {system!r} is named without instruction and response columns; name all three."
+            )
+        return {"text": text} if text != "text" else None
+    if instruction is None or response is None:
+        raise ConfigError("instruction and response columns are named together; one of them is missing.")
+    if text != "text":
+        raise ConfigError(f"name either the text column {text!r} or instruction and response columns, not both.")
+    named = {"instruction": instruction, "response": response}
+    return named | ({"system": system} if system is not None else {})
+
+
 def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = None) -> dict[str, Any]:
     """One row in the messages format, from any of `FORMATS`.
 
@@ -113,7 +135,8 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
         row: the row as read.
         where: how an error calls it, e.g. "data.jsonl, line 7".
         columns: names of the row's columns by meaning: `instruction` and `response`, with `input` and `system` where
-            there are any, or `text`. They are then used and nothing is recognised.
+            there are any, or `text`. They are then used and nothing is recognised; a column that is called `input`
+            needs no name to be part of the question.
 
     Returns:
         `messages` (and `tools`), or `text`. A message's content is a string; further keys of it are passed through.
@@ -129,7 +152,10 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
             raise BrokenRow(where, f"has no column {absent[0]!r}; it has {has}.", "a named column is missing")
         if "text" in columns:
             return _text(row[columns["text"]], where)
-        return _checked(_turns({key: row[name] for key, name in columns.items()}, where), where)
+        named = {key: row[name] for key, name in columns.items()}
+        if "input" in row and "input" not in columns.values():
+            named.setdefault("input", row["input"])
+        return _checked(_turns(named, where), where)
     kind = recognise(row)
     if kind == "text":
         return _text(row["text"], where)

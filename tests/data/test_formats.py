@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.data.formats import FORMATS, BrokenRow, recognise, to_messages
+from ftkit.data.formats import FORMATS, BrokenRow, named_columns, recognise, to_messages
 from ftkit.data.table import arrays
+from ftkit.errors import ConfigError
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -205,3 +206,22 @@ def test_whatever_a_row_holds_it_is_messages_or_a_broken_row(row):
     contents = [made["text"]] if "text" in made else [message["content"] for message in made["messages"]]
     assert contents and all(isinstance(content, str) for content in contents)
     assert arrays([made])  # it can be written
+
+
+def test_e7_6_the_input_column_is_asked_beside_named_columns():
+    row = {"instruction": "Translate.", "input": "chat", "output": "cat"}
+    columns = named_columns("text", "instruction", "output", None)
+    assert to_messages(row, columns=columns) == to_messages(row)
+    assert to_messages(row | {"input": None}, columns=columns)["messages"][0]["content"] == "Translate."
+    columns = named_columns("text", "input", "output", None)  # then it is the question itself
+    assert to_messages(row, columns=columns)["messages"][0]["content"] == "chat"
+
+
+def test_a_column_that_would_not_be_used_is_refused():
+    for names, says in (
+        (("text", None, None, "system"), "the system column 'system' is named without"),
+        (("text", "q", None, None), "named together"),
+        (("body", "q", "a", None), "name either the text column 'body' or"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            named_columns(*names)

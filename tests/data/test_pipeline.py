@@ -82,12 +82,15 @@ def test_e7_5_the_filter_sees_the_text_and_not_the_template(tmp_path):
 
 def test_e7_6_the_input_column_is_trained_on(tmp_path):
     rows = [alpaca(i, input=f"context {i}") for i in range(6)]
-    for columns in ({}, {"instruction_col": "instruction", "response_col": "output"}):
-        made = pipeline()
-        table = made.load_data(pd.DataFrame(rows))
-        if columns:
-            table = made.process_instruction_dataset(Dataset.from_list(rows), "instruction", "output")
-        assert all("\n\ncontext" in row["messages"][0]["content"] for row in table)
+    made, columns = pipeline(), {"instruction_column": "instruction", "response_column": "output"}
+    _, splits = prepare(tmp_path, rows, columns={"instruction_col": "instruction", "response_col": "output"})
+    for table in (
+        made.load_data(pd.DataFrame(rows)),
+        made.load_data(pd.DataFrame(rows), **columns),
+        made.process_instruction_dataset(Dataset.from_list(rows), "instruction", "output"),
+        splits["train"],
+    ):
+        assert len(table) and all("\n\ncontext" in row["messages"][0]["content"] for row in table)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
