@@ -128,7 +128,9 @@ def named_columns(
     return named | ({"system": system} if system is not None else {})
 
 
-def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = None) -> dict[str, Any]:
+def to_messages(
+    row: Any, where: str = "row", columns: dict[str, str] | None = None, *, answered: bool = True
+) -> dict[str, Any]:
     """One row in the messages format, from any of `FORMATS`.
 
     Args:
@@ -137,6 +139,8 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
         columns: names of the row's columns by meaning: `instruction` and `response`, with `input` and `system` where
             there are any, or `text`. They are then used and nothing is recognised; a column that is called `input`
             needs no name to be part of the question.
+        answered: refuse a row without an answer. False is for test rows that are asked and not trained on: the last
+            message may then be the user's, and prompt or instruction may stand alone.
 
     Returns:
         `messages` (and `tools`), or `text`. A message's content is a string; further keys of it are passed through.
@@ -156,10 +160,13 @@ def to_messages(row: Any, where: str = "row", columns: dict[str, str] | None = N
         if "input" in row and "input" not in columns.values():
             named.setdefault("input", row["input"])
         return _checked(_turns(named, where), where)
-    kind = recognise(row)
+    kind = recognise(row) or (None if answered else _asked(row))
     if kind == "text":
         return _text(row["text"], where)
-    made = _checked(_messages(row, kind, where), where)
+    messages = _messages(row, kind, where)
+    if not answered and _has_no_answer(messages):
+        messages = messages[:-1]
+    made = _checked(messages, where, answered)
     if row.get("tools") is not None and (tools := _dicts(row["tools"], "tools", where)):
         _refuse_depth(tools, "tools", where)
         made["tools"] = tools
@@ -171,7 +178,7 @@ def _messages(row: dict[str, Any], kind: str | None, where: str) -> Any:
     if kind == "alpaca":
         return _turns(row | {"response": row.get("output") if missing(row.get("response")) else row["response"]}, where)
     if kind == "prompt/completion":
-        sides = (row["prompt"], "user"), (row["completion"], "assistant")
+        sides = (row["prompt"], "user"), (row.get("completion"), "assistant")
         return [m for side, role in sides for m in _side(side, role, where)]
     if kind == "sharegpt":
         turns = [_from_sharegpt(turn) for turn in _list(row["conversations"], "conversations", where)]
@@ -185,6 +192,18 @@ def _messages(row: dict[str, Any], kind: str | None, where: str) -> Any:
         "input and output, or text.",
         "unknown format",
     )
+
+
+def _asked(row: dict[str, Any]) -> str | None:
+    """The format of a row that has no key for an answer."""
+    return "prompt/completion" if "prompt" in row else "alpaca" if "instruction" in row else None
+
+
+def _has_no_answer(messages: Any) -> bool:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not isinstance(last, dict) or last.get("role") != "assistant" or last.get("tool_calls"):
+        return False
+    return missing(last.get("content")) or (isinstance(last["content"], str) and not last["content"].strip())
 
 
 def _text(text: Any, where: str) -> dict[str, str]:
@@ -262,7 +281,7 @@ def _from_sharegpt(turn: Any) -> Any:
     return {"role": role, "content": turn.get("value"), **others}
 
 
-def _checked(messages: Any, where: str) -> dict[str, Any]:
+def _checked(messages: Any, where: str, answered: bool = True) -> dict[str, Any]:
     if not isinstance(messages, list) or not messages:
         what = "messages must be a list of role and content, and not empty."
         raise BrokenRow(where, what, "malformed messages")
@@ -288,6 +307,10 @@ def _checked(messages: Any, where: str) -> dict[str, Any]:
                 _refuse_depth(value, key, where)
         checked.append(message)
     last = checked[-1]
+    if not answered:
+        if not any(message["content"].strip() for message in checked if message["role"] in ("user", "assistant")):
+            raise BrokenRow(where, "asks nothing; there is nothing to compare.", "empty question")
+        return {"messages": checked}
     if last["role"] != "assistant":
         what = f"the last message is the {last['role']}'s; it must be the assistant's answer."
         raise BrokenRow(where, what, "no answer at the end")

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progres
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import conversations, holding, kept_apart, leaking
+from ftkit.data.decontamination import conversations, holding, kept_apart, leaking, test_set
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
 from ftkit.data.formats import named_columns, to_messages
 from ftkit.data.packing import best_fit, check_packable, join
@@ -310,11 +310,14 @@ class DataPreparationPipeline:
 
         Raises:
             ConfigError: `output_dir` is not empty, or the rows are to be packed for a model that would mix them.
-            DataError: nothing usable was read, or no training row is left.
+            DataError: nothing usable was read, no training row is left, or the test set `config.decontaminate` is not
+                whole.
         """
         refuse_to_overwrite(output_dir)
         if self.config.packing:
             check_packable(self.config.model_name, self._model_type)
+        if self.config.decontaminate is not None:
+            test_set(self.config.decontaminate)  # before the long work, not after it
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")

@@ -196,16 +196,42 @@ KEYS = [
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.one_of(st.dictionaries(st.sampled_from(KEYS), CELLS, max_size=5), CELLS))
-def test_whatever_a_row_holds_it_is_messages_or_a_broken_row(row):
+@given(st.one_of(st.dictionaries(st.sampled_from(KEYS), CELLS, max_size=5), CELLS), st.booleans())
+def test_whatever_a_row_holds_it_is_messages_or_a_broken_row(row, answered):
     try:
-        made = to_messages(row, "a.jsonl, line 1")
+        made = to_messages(row, "a.jsonl, line 1", answered=answered)
     except BrokenRow as error:
         assert str(error).startswith("a.jsonl, line 1: ") and error.reason and recognise(row) in (None, *FORMATS)
         return
     contents = [made["text"]] if "text" in made else [message["content"] for message in made["messages"]]
     assert contents and all(isinstance(content, str) for content in contents)
     assert arrays([made])  # it can be written
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": TURNS[:1]},
+        {"conversations": [{"from": "human", "value": "q"}]},
+        {"prompt": "q"},
+        {"prompt": TURNS[:1], "completion": " "},
+        {"prompt": "q", "completion": None},
+        {"instruction": "q"},
+        {"instruction": "q", "input": "", "output": ""},
+    ],
+)
+def test_a_row_that_is_asked_and_not_trained_on_needs_no_answer(row):
+    assert to_messages(row, answered=False) == {"messages": TURNS[:1]}
+    with pytest.raises(BrokenRow):
+        to_messages(row)
+
+
+def test_a_row_that_is_asked_must_ask_something():
+    for row in ({"prompt": " "}, {"instruction": None, "output": ""}, {"question": "q"}, {"messages": []}):
+        with pytest.raises(BrokenRow):
+            to_messages(row, answered=False)
+    for row in ROWS.values():
+        assert to_messages(row, answered=False) == to_messages(row)
 
 
 def test_e7_6_the_input_column_is_asked_beside_named_columns():

@@ -275,6 +275,44 @@ def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     assert made.report.dropped == {"overlaps the test set": 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("test.jsonl", '{"question": "q", "answer": "a"}', "test.jsonl, line 1: has the fields 'question', 'answer'"),
+        ("test.jsonl", '{"prompt": "q"}\n{"prompt": ', "must be whole: .*test.jsonl, line 2, column 11: not valid"),
+        ("test.jsonl", "", "test.jsonl holds no test rows"),
+        ("validation.jsonl", '{"prompt": "q"}', "holds no test rows to decontaminate from; give a file or a folder"),
+        ("none", "", "test.jsonl does not exist"),
+    ],
+)
+def test_a_test_set_that_cannot_be_used_is_said_before_anything_is_read(tmp_path, name, text, says):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    source = folder if name.startswith("validation") else folder / "test.jsonl"
+    with pytest.raises(DataError, match=says):
+        prepare(tmp_path, tmp_path / "no such source.jsonl", decontaminate=str(source))
+    made = pipeline(decontaminate=str(source))
+    with pytest.raises(DataError, match=says):
+        made.decontaminate(made.load_data([alpaca(1)]))
+
+
+def test_a_test_set_of_prompts_alone_keeps_them_out(tmp_path):
+    path = tmp_path / "test.jsonl"
+    prompts = [alpaca(i)["instruction"] for i in range(5)]
+    turn = {"role": "user", "content": prompts[2]}
+    rows = (
+        {"prompt": prompts[0]},
+        {"instruction": prompts[1]},
+        {"messages": [turn]},
+        {"prompt": prompts[3], "completion": ""},
+    )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made, splits = prepare(tmp_path, [alpaca(i) for i in range(12)], decontaminate=str(path))
+    assert made.report.dropped == {"overlaps the test set": 4} and made.report.kept == 8
+    assert all(row["messages"][0]["content"] not in prompts[:4] for split in splits.values() for row in split)
+
+
 def test_rows_whose_tools_a_template_refuses_are_counted(tmp_path):
     tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
     rows = [alpaca(i) for i in range(8)] + [alpaca(20) | {"tools": json.dumps(tools)}, alpaca(21) | {"tools": "f(x)"}]
