@@ -313,6 +313,20 @@ def test_a_test_set_of_prompts_alone_keeps_them_out(tmp_path):
     assert all(row["messages"][0]["content"] not in prompts[:4] for split in splits.values() for row in split)
 
 
+def test_calls_of_tools_tell_rows_apart(tmp_path):
+    def row(**arguments):
+        call = {"type": "function", "function": {"name": "search", "arguments": arguments}}
+        asked = {"role": "user", "content": "Do as the picture says."}
+        return {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+
+    rows = [row(city="Rome", days=3), row(city="Lima", days=9), row(color="red"), row(city="Rome", days=3)]
+    made = pipeline(near_duplicate_threshold=0.8)
+    assert len(made.deduplicate(made.load_data(rows))) == 3 and made.report.dropped == {"exact duplicate": 1}
+    repeated = row(text="ha " * 200)
+    _, report = made.quality_filter(made.load_data([repeated])), made.report
+    assert report.dropped["repetitive"] == 1
+
+
 def test_rows_whose_tools_a_template_refuses_are_counted(tmp_path):
     tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
     rows = [alpaca(i) for i in range(8)] + [alpaca(20) | {"tools": json.dumps(tools)}, alpaca(21) | {"tools": "f(x)"}]
