@@ -216,5 +216,5 @@ def _render(tokenizer, conversations: list[list], tools, add_generation_prompt: 
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError) as error:  # the last two come from its filters and from the tools
         raise DataError(f"the chat template refuses the conversation: {error}") from None

@@ -32,6 +32,8 @@ MAX_COMPRESSION = 0.1
 """Size after zlib over size before, below which a text is one phrase over and over. Prose of that length stands at
 0.5, a table of numbers at 0.2."""
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+
 _MOJIBAKE = re.compile("(Ã[\x80-\xbf©¨¼¶¤«¢ª³§]|â€[™œ\x9d“”¦˜]|Â[ \xa0°»«£])")
 
 
@@ -59,10 +61,28 @@ def clean_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def row_text(row: dict[str, Any]) -> str:
-    """What a row says: its text, or the contents of all its messages but the system's, a line apart."""
+    """What a row says: its text, or the contents of all its messages but the system's, a line apart. The call of a tool
+    is said too: rows that differ in nothing else are no duplicates."""
     if "text" in row:
         return row["text"]
-    return "\n".join(message["content"] for message in row["messages"] if message["role"] != "system")
+    return "\n".join(_said(message) for message in row["messages"] if message["role"] != "system")
+
+
+def _said(message: dict[str, Any]) -> str:
+    if not message.get("tool_calls"):
+        return message["content"]
+    calls = (clean_text(_call(call)) for call in message["tool_calls"])
+    return "\n".join([message["content"], *calls] if message["content"] else calls)
+
+
+def _call(call: dict[str, Any]) -> str:
+    """A call without what all calls have in common, in which two would look alike: its name and, as JSON, its
+    arguments."""
+    function = call.get("function", call)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or "arguments" not in function:
+        return _JSON.encode(call)
+    arguments = function["arguments"]
+    return f"{function['name']} {arguments if isinstance(arguments, str) else _JSON.encode(arguments)}"
 
 
 def kind_of(text: str) -> Kind:

@@ -12,8 +12,10 @@ import numpy as np
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_row
 from ftkit.data.duplicates import BOILERPLATE, HeldOut, exact_keys, first_of_each, groups
+from ftkit.data.formats import BrokenRow, to_messages
 from ftkit.data.parallel import in_order
-from ftkit.data.sources import SPLITS, Report, read
+from ftkit.data.sources import SPLITS, locate
+from ftkit.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,12 +31,9 @@ Units = tuple[np.ndarray, list[str], list[bool]]
 def holding(dataset: "Dataset", source: str, text_column: str = "text") -> Iterator[tuple[int, str]]:
     """Rows that hold a text of the test set `source`, each once, ascending, with what of them holds it.
 
-    Of a folder or a task its test split counts, where it has one, of a file all.
+    For the rows that count and the errors see `test_set`.
     """
-    rows: dict[str, list[dict]] = {}
-    for split, _, row in read(source, Report()):
-        rows.setdefault(split, []).append(clean_row(row))
-    test = rows.get("test", rows.get("train", []))
+    test = test_set(source)
     _, texts, asked = _units(range(len(test)), test)
     held_out = HeldOut(texts, asked)
     held_out.count(texts, asked)
@@ -44,6 +43,29 @@ def holding(dataset: "Dataset", source: str, text_column: str = "text") -> Itera
         hits = np.unique(held_out.pairs(texts)[:, 0])
         _, first = np.unique(rows_of[hits], return_index=True)
         yield from ((int(rows_of[i]), texts[i]) for i in hits[first])
+
+
+def test_set(source: str) -> list[dict]:
+    """The rows of the test set `source`, cleaned; they need no answers.
+
+    Of a folder or a task its test split counts, where it has one, else that of training, which is all of a file.
+
+    Raises:
+        DataError: there are none, or one cannot be used: what it holds could not be kept out of the training rows.
+    """
+    splits = locate(source)
+    name, rows = splits.get("test") or splits.get("train") or (str(source), iter(()))
+    test = []
+    for where, row in rows:
+        try:
+            if isinstance(row, BrokenRow):
+                raise row
+            test.append(clean_row(to_messages(row, where, answered=False)))
+        except BrokenRow as error:
+            raise DataError(f"the test set to decontaminate from must be whole: {error}") from None
+    if not test:
+        raise DataError(f"{name} holds no test rows to decontaminate from; give a file or a folder with test.jsonl.")
+    return test
 
 
 def overlaps(dataset: "Dataset", side: np.ndarray, text_column: str = "text") -> np.ndarray:

@@ -18,9 +18,9 @@ from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progres
 from ftkit.data import batches, table
 from ftkit.data.cleaning import clean_text, row_text
 from ftkit.data.config import DataConfig
-from ftkit.data.decontamination import conversations, holding, kept_apart, leaking
+from ftkit.data.decontamination import conversations, holding, kept_apart, leaking, test_set
 from ftkit.data.duplicates import first_of_each, kept_and_groups, similar_pairs
-from ftkit.data.formats import to_messages
+from ftkit.data.formats import named_columns, to_messages
 from ftkit.data.packing import best_fit, check_packable, join
 from ftkit.data.parallel import few_collections, in_order
 from ftkit.data.pieces import Encoder
@@ -28,7 +28,7 @@ from ftkit.data.prepared import vocabulary_key
 from ftkit.data.readers import STRETCH
 from ftkit.data.sources import METADATA_FILE, SPLITS, Report, in_stretches, read, read_apart
 from ftkit.data.splits import grouped_split, held_out_first, split_numbers
-from ftkit.errors import ConfigError, DataError
+from ftkit.errors import DataError
 from ftkit.folders import refuse_to_overwrite
 from ftkit.models.families import FAMILIES
 from ftkit.models.loading import load_config, load_tokenizer
@@ -107,7 +107,7 @@ class DataPreparationPipeline:
         Raises:
             DataError: the source does not exist or holds no usable row, or, under `on_error="raise"`, a row is broken.
         """
-        columns = _named(text_column, instruction_column, response_column, system_column)
+        columns = named_columns(text_column, instruction_column, response_column, system_column)
         before = self.report.kept
         parts = in_stretches(source) if self.config.num_proc > 1 else None
         options = {"columns": columns, "strict": self.config.on_error == "raise"}
@@ -203,9 +203,7 @@ class DataPreparationPipeline:
     ) -> Dataset:
         """A table of conversations from columns; `input` is added to the instruction where there is such a column, and
         rows without an answer are left out and counted."""
-        columns = _named("text", instruction_col, response_col, system_col)
-        if "input" in dataset.column_names and "input" not in columns.values():
-            columns["input"] = "input"
+        columns = named_columns("text", instruction_col, response_col, system_col)
         if "messages" in dataset.column_names and instruction_col not in dataset.column_names:
             return dataset  # `load_data` recognised the format already
         rows = read(dataset, self.report, columns=columns, strict=self.config.on_error == "raise")
@@ -312,11 +310,14 @@ class DataPreparationPipeline:
 
         Raises:
             ConfigError: `output_dir` is not empty, or the rows are to be packed for a model that would mix them.
-            DataError: nothing usable was read, or no training row is left.
+            DataError: nothing usable was read, no training row is left, or the test set `config.decontaminate` is not
+                whole.
         """
         refuse_to_overwrite(output_dir)
         if self.config.packing:
             check_packable(self.config.model_name, self._model_type)
+        if self.config.decontaminate is not None:
+            test_set(self.config.decontaminate)  # before the long work, not after it
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")
@@ -432,15 +433,6 @@ def _shown(bar: "tqdm", tables: "Iterable[pa.Table]", counts: Iterable[int] | No
     for made in tables:
         bar.update(len(made) if counts is None else next(counts))
         yield made
-
-
-def _named(text: str, instruction: str | None, response: str | None, system: str | None) -> dict[str, str] | None:
-    if instruction is None and response is None:
-        return {"text": text} if text != "text" else None
-    if instruction is None or response is None:
-        raise ConfigError("instruction and response columns are named together; one of them is missing.")
-    named = {"instruction": instruction, "response": response}
-    return named | ({"system": system} if system is not None else {})
 
 
 def _name(source: Any) -> str:

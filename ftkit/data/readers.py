@@ -8,15 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftkit.data.formats import BrokenRow, recognise
+from ftkit.data.formats import BrokenRow, from_table, not_utf8, recognise
+from ftkit.data.json_arrays import WHITE, elements, fault_of
 from ftkit.errors import DataError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")
 
-_NEXT_OBJECT = re.compile(r"\n\s*\{")
+LONGEST_CELL = 2**26
+"""Characters of a cell of a CSV file, above which a quote was not closed."""
 
 Located = tuple[str, Any]
 """Where a row stands, and the row or the `BrokenRow` that stands in its place."""
@@ -98,100 +103,154 @@ def _lines(path: Path, at: int = 0, first: int = 1, count: int | None = None) ->
                 if text:
                     yield where, json.loads(text)
             except UnicodeDecodeError as error:
-                yield where, BrokenRow(where, f"not UTF-8 at byte {error.start}; save it as UTF-8.", "not UTF-8")
-            except json.JSONDecodeError as error:
-                at, what = f"{where}, column {error.colno}", f"not valid JSON ({error.msg}); mend or remove the line."
-                yield where, BrokenRow(at, what, "not valid JSON")
-            except RecursionError:
-                yield where, BrokenRow(where, "nested too deeply to be read.", "not valid JSON")
+                yield where, not_utf8(where, f" at byte {error.start}")
+            except (ValueError, RecursionError) as error:
+                at = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+                yield where, BrokenRow(where + at, f"{fault_of(error)}; mend or remove the line.", "not valid JSON")
 
 
 def _json(path: Path) -> Iterator[Located]:
-    with _open(path) as file:
-        raw = file.read()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    if text.lstrip().startswith("["):
-        yield from _array(path, text)
+    text, lost = _text_of(path)
+    begin = WHITE.match(text).end()
+    if text[begin : begin + 1] == "[":
+        yield from elements(path, text, sound=lost is None)
         return
+    fault, value = None, []
     try:
-        value = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{") and _is_object(text.lstrip().split("\n", 1)[0]):
-            yield from _lines(path)
-            return
-        at = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"{at}: not valid JSON ({error.msg}).") from None
-    if recognise(value):
-        yield f"{path}, line 1", value
+        value = json.loads(text) if begin < len(text) else []
+    except (ValueError, RecursionError) as error:
+        fault = error
+    if fault is not None and _is_of_lines(text):
+        del text, fault  # lines are read as a stream
+        yield from _lines(path)
+    elif fault is not None and lost is not None:
+        raise DataError(f"{path} is not UTF-8 at byte {lost}; save it as UTF-8.")
+    elif fault is not None:
+        at = f", line {fault.lineno}, column {fault.colno}" if isinstance(fault, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{at}: {fault_of(fault)}.")
+    elif recognise(value):
+        where = f"{path}, line {1 + text.count(chr(10), 0, begin)}"
+        yield where, value if lost is None else not_utf8(where, f" at byte {lost}")
     elif value != []:
         inside = ", ".join(map(repr, value)) if isinstance(value, dict) else ""
         hint = f" It holds {inside}: save the array in it as a file of its own." if inside else ""
         raise DataError(f"{path} holds one JSON {type(value).__name__}; a .json file must hold an array of rows.{hint}")
 
 
-def _is_object(line: str) -> bool:
+def _text_of(path: Path) -> tuple[str, int | None]:
+    """The text of a file, and the first byte of it that is no UTF-8; such bytes become halves of surrogate pairs."""
+    with _open(path) as file:
+        raw = file.read()
     try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
+        return raw.decode("utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        return raw.decode("utf-8-sig", errors="surrogateescape"), error.start
 
 
-def _array(path: Path, text: str) -> Iterator[Located]:
-    """The elements of a JSON array, one by one. Behind a broken one, reading goes on at the next line with a `{`."""
-    decoder, at, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        line, counted = line + text.count("\n", counted, at), at
-        if at >= len(text) or text[at] == "]":
-            break
-        where = f"{path}, line {line}"
-        try:
-            row, at = decoder.raw_decode(text, at)
-            yield where, row
-        except json.JSONDecodeError as error:
-            place = f"{path}, line {error.lineno}, column {error.colno}"
-            yield where, BrokenRow(place, f"not valid JSON ({error.msg}).", "not valid JSON")
-            further = _NEXT_OBJECT.search(text, max(error.pos, at))
-            if further is None:
-                return
-            at = further.end() - 1
-    if at >= len(text):
-        yield f"{path}, line {line}", BrokenRow(f"{path}, line {line}", "the array is not closed.", "not valid JSON")
+def _is_of_lines(text: str) -> bool:
+    """Whether a text that is not JSON as a whole is so by lines: its first is an object, or any of them is a row."""
+    lines = filter(None, (line[0].strip("\r\t ") for line in re.finditer("[^\n]+", text)))
+    return isinstance(_value(next(lines, "")), dict) or any(recognise(_value(line)) for line in lines)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _csv(path: Path) -> Iterator[Located]:
     # A cell beyond the reader's 131,072 characters would be cut into pieces that look like rows.
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        lines = _Lines(file)
+        reader = csv.reader(lines)
         header: list[str] | None = None
         while True:
-            line = reader.line_num + 1
-            where = f"{path}, line {line}"
+            where = f"{path}, line {lines.begin_record()}"
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield where, BrokenRow(where, f"not valid CSV ({error}).", "not valid CSV")
+                cells, lines.open = [], str(error)
+            if lines.open:
+                if header is None:
+                    raise DataError(f"{where}: a quote opens in the headings and is not closed ({lines.open}).")
+                yield where, _unclosed(where, lines, len(header))
+            elif not cells:
                 continue
-            if not cells:
-                continue
-            if header is None:
+            elif header is None:
                 header = cells
                 if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
                     raise DataError(f"{path} separates its cells by {other!r}; save it with commas.")
             elif len(cells) != len(header):
-                what = f"has {len(cells)} cells under {len(header)} headings."
+                to = f", to line {lines.number}," if len(lines.record) > 1 else ""
+                what = f"has{to} {len(cells)} cells under {len(header)} headings."
                 yield where, BrokenRow(where, what, "wrong number of cells")
             elif not _is_utf8(cells):
-                yield where, BrokenRow(where, "not UTF-8; save it as UTF-8.", "not UTF-8")
+                yield where, not_utf8(where)
             else:
                 yield where, dict(zip(header, cells, strict=True))
+
+
+class _Lines:
+    """The lines of a CSV file as its reader asks for them. Those of the last record are kept, to be read once more.
+
+    Attributes:
+        record: lines of the last record.
+        number: of the last line.
+        open: why the last record has no end; empty where it has.
+    """
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self.record: list[str] = []
+        self.number, self.open = 0, ""
+        self._file, self._again = file, []
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else next(self._file, None)
+        if line is None:
+            # The reader asks for a further line of one record only within quotes.
+            self.open = "the file ends" if self.record else ""
+            raise StopIteration
+        self.number += 1
+        self.record.append(line)
+        return line
+
+    def begin_record(self) -> int:
+        """The number of the line at which the next record begins."""
+        self.record, self.open = [], ""
+        return self.number + 1
+
+    def go_back(self) -> None:
+        """Read all lines of the record but the first once more."""
+        again = self.record[1:]
+        self.number -= len(again)
+        self._again += reversed(again)
+
+
+def _unclosed(where: str, lines: _Lines, cells: int) -> BrokenRow:
+    """The fault of a record whose quote is not closed. The lines behind its first are read as rows, where most of them
+    look like some: a text that was cut off has lines too."""
+    what = f"a quote opens and is not closed ({lines.open})"
+    goes_on = f"what stands from there to line {lines.number} are no rows"
+    if _are_rows(lines.record[1:], cells):
+        lines.go_back()
+        goes_on = "reading goes on at the next line"
+    return BrokenRow(where, f"{what}; {goes_on}.", "a quote that is not closed")
+
+
+def _are_rows(lines: list[str], cells: int) -> bool:
+    try:
+        fitting = [len(row) == cells for row in csv.reader(lines) if row]
+    except csv.Error:
+        return False
+    return sum(fitting) * 2 >= len(fitting)
 
 
 def _is_utf8(cells: list[str]) -> bool:
@@ -210,8 +269,21 @@ def _parquet(path: Path) -> Iterator[Located]:
         with parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch):
                     number += 1
-                    yield f"{path}, row {number}", row
+                    where = f"{path}, row {number}"
+                    yield where, not_utf8(where) if row is None else from_table(row)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a Parquet file: {error}.") from None
+
+
+def _rows_of(batch: "RecordBatch") -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch; None for one whose text is no UTF-8, which Arrow does not look at when it reads."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            yield None
+        else:
+            for i in range(len(batch)):
+                yield from _rows_of(batch.slice(i, 1))

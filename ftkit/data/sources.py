@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.data import table
-from ftkit.data.formats import BrokenRow, recognise, to_messages
+from ftkit.data.formats import BrokenRow, from_table, not_utf8, recognise, to_messages
 from ftkit.data.parallel import in_order
 from ftkit.data.readers import PACKED, SUFFIXES, Located, Stretch, read_file, stretches, suffix_of
 from ftkit.errors import DataError, near_matches
@@ -282,9 +282,9 @@ def _tables(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
     if isinstance(source, DataFrame):
         return {"train": ("the DataFrame", _frame_rows(source))}
     if isinstance(source, Dataset):
-        return {"train": ("the Dataset", _numbered(source))}
+        return {"train": ("the Dataset", _dataset_rows(source))}
     if isinstance(source, DatasetDict):
-        return {split: (f"the split {split}", _numbered(rows)) for split, rows in _known("the DatasetDict", source)}
+        return {split: (f"the split {split}", _dataset_rows(rows)) for split, rows in _known("the DatasetDict", source)}
     if isinstance(source, list):
         return {"train": ("the list", _numbered(source))}
     raise DataError(
@@ -294,14 +294,25 @@ def _tables(source: Any) -> dict[str, tuple[str, Iterator[Located]]]:
 
 
 def _frame_rows(frame: "DataFrame") -> Iterator[Located]:
-    # The index is no column of the table, whatever it is called; a missing value is None, not the number NaN.
+    # The index is no column of the table, whatever it is called.
     names = [str(name) for name in frame.columns]
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=1):
-        cells = (None if isinstance(cell, float) and cell != cell else cell for cell in cells)
-        yield f"row {number}", dict(zip(names, cells, strict=True))
+        yield f"row {number}", from_table(dict(zip(names, cells, strict=True)))
 
 
-def _numbered(rows) -> Iterator[Located]:
+def _dataset_rows(dataset: "Dataset") -> Iterator[Located]:
+    number = 0
+    while number < len(dataset):
+        try:
+            for row in dataset.select(range(number, len(dataset))) if number else dataset:
+                number += 1
+                yield f"row {number}", from_table(row)
+        except UnicodeDecodeError:  # which ends the loop over the others too
+            number += 1
+            yield f"row {number}", not_utf8(f"row {number}")
+
+
+def _numbered(rows: list[Any]) -> Iterator[Located]:
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
@@ -319,7 +330,7 @@ def _hub(name: str) -> dict[str, tuple[str, Iterator[Located]]]:
     except Exception as error:  # the hub's, the HTTP client's and the file formats' errors have no common class
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name} is neither a file nor a folder, and the hub did not give it: {reason}") from None
-    return {split: (f"{name}, {split}", _numbered(rows)) for split, rows in _known(name, splits)}
+    return {split: (f"{name}, {split}", _dataset_rows(rows)) for split, rows in _known(name, splits)}
 
 
 def _known(name: str, splits: "DatasetDict") -> "ItemsView[str, Dataset]":

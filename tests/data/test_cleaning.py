@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.data.cleaning import clean_text, kind_of, quality_problem
+from ftkit.data.cleaning import clean_text, kind_of, quality_problem, row_text
 
 CODE = "if x:\n    y = 1\n\n\tz = [i for i in range(3)]\nreturn y"
 PROBES = [
@@ -74,3 +74,23 @@ def test_what_should_not_be_trained_on(text, problem):
 
 def test_kinds():
     assert [kind_of(t) for t in (PROBES[4], PROBES[6], PROBES[7], PROBES[2])] == ["code", "table", "json", "prose"]
+
+
+def test_a_row_says_what_it_calls():
+    def row(*calls, content=""):
+        return {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": content, "tool_calls": calls},
+            ]
+        }
+
+    def call(arguments, **other):
+        return {"type": "function", "function": {"name": "f", "arguments": arguments} | other}
+
+    assert row_text(row(call({"b": 1, "a": "é"}), call('{"x": 2}'))) == 'q\nf {"a":"é","b":1}\nf {"x": 2}'
+    assert row_text(row(call({"a": 1}), content="Wait.")) == 'q\nWait.\nf {"a":1}'
+    assert row_text(row({"name": "g", "arguments": {}})) == "q\ng {}"
+    assert row_text(row({"function": "h", "id": 3})) == 'q\n{"function":"h","id":3}'
+    assert row_text(row(call({"a": "\ud800"}))).encode()
+    assert row_text(row()) == "q\n"

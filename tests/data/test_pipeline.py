@@ -82,12 +82,15 @@ def test_e7_5_the_filter_sees_the_text_and_not_the_template(tmp_path):
 
 def test_e7_6_the_input_column_is_trained_on(tmp_path):
     rows = [alpaca(i, input=f"context {i}") for i in range(6)]
-    for columns in ({}, {"instruction_col": "instruction", "response_col": "output"}):
-        made = pipeline()
-        table = made.load_data(pd.DataFrame(rows))
-        if columns:
-            table = made.process_instruction_dataset(Dataset.from_list(rows), "instruction", "output")
-        assert all("\n\ncontext" in row["messages"][0]["content"] for row in table)
+    made, columns = pipeline(), {"instruction_column": "instruction", "response_column": "output"}
+    _, splits = prepare(tmp_path, rows, columns={"instruction_col": "instruction", "response_col": "output"})
+    for table in (
+        made.load_data(pd.DataFrame(rows)),
+        made.load_data(pd.DataFrame(rows), **columns),
+        made.process_instruction_dataset(Dataset.from_list(rows), "instruction", "output"),
+        splits["train"],
+    ):
+        assert len(table) and all("\n\ncontext" in row["messages"][0]["content"] for row in table)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -270,6 +273,71 @@ def test_rows_of_a_foreign_test_set_are_left_out_of_every_split(tmp_path):
     made = pipeline(decontaminate=str(folder))
     made.decontaminate(made.load_data([alpaca(i) for i in range(12)]))
     assert made.report.dropped == {"overlaps the test set": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("test.jsonl", '{"question": "q", "answer": "a"}', "test.jsonl, line 1: has the fields 'question', 'answer'"),
+        ("test.jsonl", '{"prompt": "q"}\n{"prompt": ', "must be whole: .*test.jsonl, line 2, column 11: not valid"),
+        ("test.jsonl", "", "test.jsonl holds no test rows"),
+        ("validation.jsonl", '{"prompt": "q"}', "holds no test rows to decontaminate from; give a file or a folder"),
+        ("none", "", "test.jsonl does not exist"),
+    ],
+)
+def test_a_test_set_that_cannot_be_used_is_said_before_anything_is_read(tmp_path, name, text, says):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    source = folder if name.startswith("validation") else folder / "test.jsonl"
+    with pytest.raises(DataError, match=says):
+        prepare(tmp_path, tmp_path / "no such source.jsonl", decontaminate=str(source))
+    made = pipeline(decontaminate=str(source))
+    with pytest.raises(DataError, match=says):
+        made.decontaminate(made.load_data([alpaca(1)]))
+
+
+def test_a_test_set_of_prompts_alone_keeps_them_out(tmp_path):
+    path = tmp_path / "test.jsonl"
+    prompts = [alpaca(i)["instruction"] for i in range(5)]
+    turn = {"role": "user", "content": prompts[2]}
+    rows = (
+        {"prompt": prompts[0]},
+        {"instruction": prompts[1]},
+        {"messages": [turn]},
+        {"prompt": prompts[3], "completion": ""},
+    )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made, splits = prepare(tmp_path, [alpaca(i) for i in range(12)], decontaminate=str(path))
+    assert made.report.dropped == {"overlaps the test set": 4} and made.report.kept == 8
+    assert all(row["messages"][0]["content"] not in prompts[:4] for split in splits.values() for row in split)
+
+
+def test_calls_of_tools_tell_rows_apart(tmp_path):
+    def row(**arguments):
+        call = {"type": "function", "function": {"name": "search", "arguments": arguments}}
+        asked = {"role": "user", "content": "Do as the picture says."}
+        return {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+
+    rows = [row(city="Rome", days=3), row(city="Lima", days=9), row(color="red"), row(city="Rome", days=3)]
+    made = pipeline(near_duplicate_threshold=0.8)
+    assert len(made.deduplicate(made.load_data(rows))) == 3 and made.report.dropped == {"exact duplicate": 1}
+    repeated = row(text="ha " * 200)
+    _, report = made.quality_filter(made.load_data([repeated])), made.report
+    assert report.dropped["repetitive"] == 1
+
+
+def test_rows_whose_tools_a_template_refuses_are_counted(tmp_path):
+    tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+    rows = [alpaca(i) for i in range(8)] + [alpaca(20) | {"tools": json.dumps(tools)}, alpaca(21) | {"tools": "f(x)"}]
+    made, splits = prepare(tmp_path, rows)
+    assert made.report.dropped == {"malformed tools": 1} and made.report.kept == 9
+    for fault in ("none + 1", "[1]|sum('x')", "'x'|int + 'y'", "raise_exception('no')"):
+        made = pipeline("tiny-qwen3")
+        template = made.tokenizer.chat_template
+        made.tokenizer.chat_template = "{% if tools %}{{ " + fault + " }}{% endif %}" + template
+        made.tokenize_dataset(made.load_data([alpaca(1), alpaca(2) | {"tools": tools}]))
+        assert made.report.kept == 1 and "the chat template refuses the conversation" in next(iter(made.report.dropped))
 
 
 def test_nothing_half_written_is_left_and_nothing_is_overwritten(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(lines=LINES, bom=st.booleans(), ends=st.booleans(), size=st.integers(1, 5))
 def test_a_file_read_in_stretches_is_the_file(lines, bom, ends, size):
     whole, apart = Report(), Report()
