@@ -17,7 +17,7 @@ FORMATS = {
     "messages": "messages: a list of role and content, with tool_calls and tools where there are any",
     "sharegpt": "conversations: a list of from and value, or of role and content",
     "prompt/completion": "prompt and completion: two texts, or two lists of messages",
-    "alpaca": "instruction, output (or response) and, where there is any, input and system",
+    "alpaca": "instruction, output (or response) and, where there is any, input, system and history",
     "text": "text: trained as it stands, without a chat template",
     "columns": "columns that were named by the caller",
 }
@@ -27,6 +27,7 @@ MOST_LEVELS = 100
 """Levels of lists and objects in a row's tools or a message's further keys: what is read must be written again, and a
 template must walk through it."""
 
+_EXCHANGE = ("user", "assistant")
 _SHAREGPT_ROLES = {
     "system": "system",
     "human": "user",
@@ -218,7 +219,17 @@ def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     if context and context.strip():
         instruction = f"{instruction}\n\n{context}" if instruction and instruction.strip() else context
     turns = {"role": "user", "content": instruction}, {"role": "assistant", "content": row.get("response")}
-    return [*_system(row, where), *turns]
+    return [*_system(row, where), *_history(row, where), *turns]
+
+
+def _history(row: dict[str, Any], where: str) -> list[dict[str, str]]:
+    """The exchanges before the instruction, as LLaMA-Factory writes them beside it: pairs of question and answer."""
+    pairs = row.get("history")
+    if missing(pairs):
+        return []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise BrokenRow(where, "history must be a list of pairs of question and answer.", "malformed history")
+    return [{"role": role, "content": said} for pair in pairs for role, said in zip(_EXCHANGE, pair, strict=True)]
 
 
 def _system(row: dict[str, Any], where: str) -> list[dict[str, str]]:

@@ -13,18 +13,19 @@ from typing import Literal
 
 from ftkit.data.chat import IGNORE_INDEX
 from ftkit.errors import ConfigError
+from ftkit.models.loading import load_config
 
 PACKABLE = ("llama", "llama4", "llama4_text", "qwen3", "qwen3_moe", "deepseek_v3", "gemma3", "gemma3_text")
 """Values of `config.model_type` whose attention keeps packed rows apart. DeepSeek-V3.2's sparse attention does not: its
 indexer picks places across the borders."""
 
 
-def check_packable(model_name: str, model_type: str) -> None:
+def check_packable(model_name: str) -> None:
     """
     Raises:
-        ConfigError: `model_type` is not among `PACKABLE`.
+        ConfigError: the type of the model is not among `PACKABLE`.
     """
-    if model_type not in PACKABLE:
+    if (model_type := load_config(model_name).model_type) not in PACKABLE:
         raise ConfigError(
             f"packing is not for {model_name} ({model_type}): its attention is not known to keep packed rows apart; "
             "set packing to False."

@@ -275,7 +275,7 @@ class DataPreparationPipeline:
         Raises:
             ConfigError: the model's attention would let packed rows see each other.
         """
-        check_packable(self.config.model_name, self._model_type)
+        check_packable(self.config.model_name)
         packs = best_fit(table.lengths(dataset, "input_ids").tolist(), self.config.max_seq_length)
         order = dataset.select_columns(["input_ids", "labels"]).select([i for pack in packs for i in pack])
 
@@ -314,10 +314,7 @@ class DataPreparationPipeline:
                 whole.
         """
         refuse_to_overwrite(output_dir)
-        if self.config.packing:
-            check_packable(self.config.model_name, self._model_type)
-        if self.config.decontaminate is not None:
-            test_set(self.config.decontaminate)  # before the long work, not after it
+        check_settings(self.config)
         self.report, self.mismatches, self.turns_left_out = Report(), 0, 0
         dataset = self.load_data(source, text_col, instruction_col, response_col, system_col)
         dataset = self._map(dataset, batches.look_over, "cleaning", config=self.config, text_column="text")
@@ -425,6 +422,19 @@ class DataPreparationPipeline:
     def _file(self, what: str) -> Path:
         self._made += 1
         return Path(self._work.name) / f"{self._made:02}-{what}.arrow"
+
+
+def check_settings(config: DataConfig) -> None:
+    """Ask before the long work what else would be found after it.
+
+    Raises:
+        ConfigError: the rows are to be packed for a model that would mix them.
+        DataError: the test set `config.decontaminate` is not whole.
+    """
+    if config.packing:
+        check_packable(config.model_name)
+    if config.decontaminate is not None:
+        test_set(config.decontaminate)
 
 
 def _shown(bar: "tqdm", tables: "Iterable[pa.Table]", counts: Iterable[int] | None = None) -> "Iterator[pa.Table]":

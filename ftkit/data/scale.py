@@ -32,7 +32,7 @@ from ftkit.data.cleaning import row_text
 from ftkit.data.config import DataConfig
 from ftkit.data.decontamination import holding
 from ftkit.data.duplicates import BANDS, first_of_each, kept_and_groups, similar_pairs
-from ftkit.data.pipeline import DataPreparationPipeline
+from ftkit.data.pipeline import DataPreparationPipeline, check_settings
 from ftkit.data.readers import read_file
 from ftkit.data.sources import Report, files_of, usable
 from ftkit.data.splits import held_out_first
@@ -73,10 +73,11 @@ def executors(
             reading.
 
     Raises:
-        ConfigError: `output_dir` is not empty.
-        DataError: `source` holds no files of rows.
+        ConfigError: `output_dir` is not empty, or the rows are to be packed for a model that would mix them.
+        DataError: `source` holds no files of rows, or the test set `config.decontaminate` is not whole.
     """
     refuse_to_overwrite(output_dir)
+    check_settings(config)
     source, work = Path(source), Path(work_dir)
     by_split = {"train": [source]} if source.is_file() else files_of(source) if source.is_dir() else {}
     files = [(split, str(file)) for split, some in by_split.items() for file in some]

@@ -41,6 +41,18 @@ def test_plain_text_stays_text():
     assert recognise({"text": "x"}) == "text" and to_messages({"text": "x", "id": 3}) == {"text": "x"}
 
 
+def test_the_exchanges_before_an_instruction_are_turns():
+    row = {"instruction": "And 3?", "output": "9", "system": "Square.", "history": [["1?", "1"], ["2?", "4"]]}
+    made = [(message["role"], message["content"]) for message in to_messages(row)["messages"]]
+    turns = [("user", "1?"), ("assistant", "1"), ("user", "2?"), ("assistant", "4"), ("user", "And 3?")]
+    assert made == [("system", "Square."), *turns, ("assistant", "9")]
+    for nothing in (None, []):
+        assert to_messages({"instruction": "q", "output": "a", "history": nothing}) == {"messages": TURNS}
+    for wrong in ("1? 1", [["1?"]], [{"user": "1?"}], [["1?", None]], 7):
+        with pytest.raises(BrokenRow, match="history must be a list of pairs|no text in content"):
+            to_messages({**row, "history": wrong})
+
+
 def test_tool_turns_and_tools_are_passed_through():
     tools = [{"type": "function", "function": {"name": "f"}}]
     row = to_messages({"messages": TOOL_TURNS, "tools": tools})

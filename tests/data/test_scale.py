@@ -12,7 +12,7 @@ from datatrove.executor import LocalPipelineExecutor
 from ftkit import DataConfig, DataPreparationPipeline
 from ftkit.data.prepared import metadata
 from ftkit.data.scale import executors
-from ftkit.errors import ConfigError, DataError
+from ftkit.errors import ConfigError, DataError, FtkitError
 
 WORDS = "river stone window lamp garden bridge paper cloud engine harbour violin pepper castle mirror ladder".split()
 
@@ -79,6 +79,19 @@ def test_what_cannot_be_run_is_said_before_anything_runs(tmp_path):
     with pytest.raises(DataError, match="neither a file nor a folder"):
         executors(local, tmp_path / "none", tmp_path / "out", DataConfig(), work_dir=tmp_path / "work", tasks=1)
     write(tmp_path / "rows.jsonl", [])
+    for settings, says in (
+        ({"decontaminate": "none.jsonl"}, "none.jsonl does not exist"),
+        ({"packing": True, "model_name": "tiny-deepseek-v3.2"}, "not known to keep"),
+    ):
+        with pytest.raises(FtkitError, match=says):
+            executors(
+                local,
+                tmp_path / "rows.jsonl",
+                tmp_path / "out",
+                DataConfig(**settings),
+                work_dir=tmp_path / "work",
+                tasks=1,
+            )
     with pytest.raises(ConfigError, match="not empty"):
         executors(local, tmp_path / "rows.jsonl", tmp_path, DataConfig(), work_dir=tmp_path / "work", tasks=1)
 
